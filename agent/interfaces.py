@@ -1,0 +1,73 @@
+"""The ports of the agent: what the parts ask of each other."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from agent.detection import Result
+    from agent.frame import Frame
+
+
+class Source(Protocol):
+    """A camera, file or scene that gives frames; knows nothing of queues.
+
+    Used from one thread. Entering opens it; leaving closes it. `interrupt` may be called from
+    another thread and makes a blocked or later `read` return None soon.
+    """
+
+    @property
+    def live(self) -> bool:
+        """True if frames are lost when nobody reads (newest wins); False for lossless sources."""
+
+    def __enter__(self) -> Source:
+        """Open the device.
+
+        Raises:
+            CaptureError: it cannot be opened.
+        """
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the device; never raises."""
+
+    def read(self) -> Frame | None:
+        """The next frame, or None at the end of a finite source or after `interrupt`.
+
+        Raises:
+            CaptureError: the device failed; it may be opened again.
+        """
+
+    def interrupt(self) -> None:
+        """Make `read` return None soon; safe from any thread, may be called twice."""
+
+
+class Sink(Protocol):
+    """Takes results away. Never blocks on a network and never raises for one."""
+
+    def publish(self, result: Result) -> None:
+        """Take one result; called in order for each camera, from several threads."""
+
+
+class Broker(Protocol):
+    """Publishes bytes on topics; reconnects by itself for ever."""
+
+    @property
+    def connected(self) -> bool:
+        """True while a session with the broker is up."""
+
+    def publish(
+        self, topic: str, payload: bytes, *, qos: int, retain: bool = False, schema: str = ""
+    ) -> bool:
+        """Hand one message to the client without waiting.
+
+        Returns:
+            False if the message was not taken (not connected, or too many in flight); the caller
+            decides whether to keep or drop it.
+        """

@@ -1,0 +1,1 @@
+"""How the stages of the road of a frame are joined."""

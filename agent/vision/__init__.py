@@ -1,0 +1,1 @@
+"""Pure vision functions: preprocessing, decoding, non-maximum suppression."""

@@ -1,0 +1,1 @@
+"""The model runtime: arrays in, arrays out. Imports nothing from `agent`."""

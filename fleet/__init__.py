@@ -1,0 +1,1 @@
+"""The fleet controller, at the operator's side."""
