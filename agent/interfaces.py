@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from typing_extensions import Self
+
     from agent.detection import Result
     from agent.frame import Frame
 
@@ -22,7 +24,7 @@ class Source(Protocol):
     def live(self) -> bool:
         """True if frames are lost when nobody reads (newest wins); False for lossless sources."""
 
-    def __enter__(self) -> Source:
+    def __enter__(self) -> Self:
         """Open the device.
 
         Raises:

@@ -58,7 +58,7 @@ class Engine(Protocol):
 
     @property
     def backend(self) -> str:
-        """ "onnxruntime" or "tensorrt"."""
+        """Library that runs the model: "onnxruntime" or "tensorrt"."""
 
     @property
     def precision(self) -> str:
