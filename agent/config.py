@@ -1,0 +1,243 @@
+"""Every setting of the agent: names, types, limits and defaults.
+
+Values carry their unit in their name. `agent.configfile` reads these from YAML; nothing here does
+I/O. Defaults are such that `cameras:` and `mqtt.host:` suffice where the model has its default
+place.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
+"""Names of devices, cameras and models: they become MQTT topic levels and file names."""
+
+DEFAULT_MODEL_PATH = Path("/var/lib/vigia/models/main.onnx")
+
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Seconds = Annotated[float, Field(gt=0.0, le=86_400.0)]
+
+
+class Section(BaseModel):
+    """Base of all sections: unknown keys are errors, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class DeviceConfig(Section):
+    """Who this device is."""
+
+    id: Name | None = Field(
+        default=None,
+        description="Device id in topics and MQTT client id; default: the host name.",
+    )
+
+
+class TlsConfig(Section):
+    """TLS to the broker; `tls: {}` verifies against the system's certificate authorities."""
+
+    ca_file: Path | None = Field(default=None, description="PEM file of the broker's CA.")
+    cert_file: Path | None = Field(default=None, description="PEM client certificate (mutual TLS).")
+    key_file: Path | None = Field(default=None, description="PEM private key of cert_file.")
+    key_password: SecretStr | None = Field(default=None, description="Password of key_file.")
+    server_name: str | None = Field(
+        default=None, description="Name the broker's certificate must carry; default: mqtt.host."
+    )
+
+    @model_validator(mode="after")
+    def _pair(self) -> TlsConfig:
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ValueError("cert_file and key_file belong together: give both or neither")
+        return self
+
+
+class DetectionsConfig(Section):
+    """How detections are published."""
+
+    qos: Literal[0, 1] = Field(default=0, description="MQTT quality of service.")
+    expiry_s: int | None = Field(
+        default=60, ge=1, le=86_400, description="MQTT 5 message expiry; null: never."
+    )
+    empty: bool = Field(default=True, description="Publish frames in which nothing was found.")
+    max_rate_hz: float | None = Field(
+        default=None, gt=0, le=1000, description="Messages a second and camera at the most."
+    )
+
+
+class MqttConfig(Section):
+    """The broker and what is said to it."""
+
+    host: str = Field(min_length=1, description="Broker's host name or address.")
+    port: int | None = Field(
+        default=None, ge=1, le=65_535, description="Default 1883, with tls 8883."
+    )
+    protocol: Literal["auto", "5", "3.1.1"] = Field(
+        default="auto", description="auto tries 5 and falls back to 3.1.1."
+    )
+    username: str | None = None
+    password: SecretStr | None = None
+    tls: TlsConfig | None = None
+    prefix: str = Field(
+        default="vigia/v1", pattern=r"^[^/#+\x00]+(/[^/#+\x00]+)*$", description="Topic prefix."
+    )
+    keepalive_s: int = Field(default=30, ge=5, le=3600)
+    connect_timeout_s: Seconds = 10.0
+    reconnect_initial_s: Seconds = 0.5
+    reconnect_max_s: Seconds = 30.0
+    detections: DetectionsConfig = DetectionsConfig()
+    outbox_messages: int = Field(
+        default=2000, ge=1, le=1_000_000, description="Messages kept while the broker is away."
+    )
+    outbox_bytes: int = Field(
+        default=16 * 2**20, ge=65_536, le=2**30, description="Bytes kept while it is away."
+    )
+    telemetry_interval_s: float = Field(default=30.0, ge=1.0, le=3600.0)
+
+    @property
+    def effective_port(self) -> int:
+        """The port to connect to."""
+        return self.port or (8883 if self.tls is not None else 1883)
+
+
+class CropConfig(Section):
+    """A region of interest, as fractions of the rotated and flipped picture."""
+
+    left: Fraction = 0.0
+    top: Fraction = 0.0
+    right: Fraction = 1.0
+    bottom: Fraction = 1.0
+
+    @model_validator(mode="after")
+    def _ordered(self) -> CropConfig:
+        if self.left >= self.right or self.top >= self.bottom:
+            raise ValueError("left must be less than right, and top less than bottom")
+        return self
+
+
+class CameraConfig(Section):
+    """One source of frames."""
+
+    source: str = Field(
+        min_length=1,
+        description="rtsp://…, http(s)://…, /dev/videoN or a number, csi://N, a file, folder or "
+        "glob, synthetic://WxH@FPS, or a GStreamer pipeline ending in an appsink.",
+    )
+    kind: Literal[
+        "auto", "file", "images", "rtsp", "v4l2", "csi", "gstreamer", "http", "synthetic"
+    ] = Field(default="auto", description="auto: told from `source`.")
+    enabled: bool = True
+    model: Name = Field(default="main", description="Which of `models` looks at it.")
+    fps: float | None = Field(default=None, gt=0, le=1000, description="Frames a second at most.")
+    rotate: Literal[0, 90, 180, 270] = Field(default=0, description="Degrees clockwise.")
+    flip: Literal["none", "horizontal", "vertical", "both"] = "none"
+    crop: CropConfig | None = None
+    max_age_ms: float | None = Field(
+        default=None, gt=0, description="Live frames older than this are not inferred."
+    )
+    loop: bool = Field(default=False, description="Files: start over at the end.")
+    realtime: bool = Field(default=False, description="Files: play at the file's own speed.")
+    width: int | None = Field(default=None, ge=16, le=16_384, description="Asked of V4L2 or CSI.")
+    height: int | None = Field(default=None, ge=16, le=16_384, description="Asked of V4L2 or CSI.")
+    device_fps: float | None = Field(default=None, gt=0, le=1000, description="Asked of them too.")
+    fourcc: str | None = Field(default=None, pattern=r"^[ -~]{4}$", description="V4L2, e.g. MJPG.")
+    transport: Literal["tcp", "udp"] = Field(default="tcp", description="RTSP transport.")
+    codec: Literal["auto", "h264", "h265", "mjpeg"] = Field(
+        default="auto", description="RTSP or file codec, for the hardware decoder."
+    )
+    decoder: Literal["auto", "gstreamer", "ffmpeg"] = Field(
+        default="auto", description="auto: GStreamer's hardware decoder on a Jetson, else FFmpeg."
+    )
+    open_timeout_s: Seconds = 10.0
+    stall_timeout_s: Seconds = Field(default=5.0, description="No frame for this long: reopen.")
+    reconnect_initial_s: Seconds = 0.5
+    reconnect_max_s: Seconds = 30.0
+
+
+class ModelConfig(Section):
+    """One model slot: the file, what overrides its metadata, and how it is run."""
+
+    path: Path = Field(default=DEFAULT_MODEL_PATH, description="ONNX file.")
+    name: str | None = Field(default=None, description="Name in messages; default: file's stem.")
+    task: Literal["detect", "segment", "pose", "obb", "classify"] | None = None
+    layout: Literal["yolo", "yolo-anchor", "end2end", "detr", "classes"] | None = None
+    names: list[str] | Path | None = Field(
+        default=None, description="Class names in order, or a text file with one a line."
+    )
+    resize: Literal["letterbox", "stretch", "center-crop"] | None = None
+    input_width: int | None = Field(default=None, ge=32, le=8192, description="Dynamic models.")
+    input_height: int | None = Field(default=None, ge=32, le=8192, description="Dynamic models.")
+    mean: tuple[float, float, float] | None = Field(default=None, description="RGB, of 0..1.")
+    std: tuple[float, float, float] | None = Field(default=None, description="RGB, of 0..1.")
+    confidence: Fraction = Field(default=0.25, description="Least score of an object.")
+    class_confidence: dict[str, Fraction] = Field(
+        default_factory=dict, description="Least score by class name, instead of `confidence`."
+    )
+    iou: Fraction = Field(default=0.5, description="Overlap above which NMS drops the weaker box.")
+    agnostic_nms: bool = Field(default=False, description="NMS across classes.")
+    classes: list[str] | None = Field(default=None, description="Only these class names.")
+    max_detections: int = Field(default=300, ge=1, le=10_000)
+    backend: Literal["auto", "onnxruntime"] = "auto"
+    providers: list[str] = Field(
+        default_factory=lambda: ["CPUExecutionProvider"],
+        min_length=1,
+        description="ONNX Runtime execution providers, best first.",
+    )
+    arrangement: Literal["latency", "throughput"] | None = Field(
+        default=None,
+        description="latency: one inference over all cores; throughput: one a core. Default: "
+        "latency if any of its cameras is live, else throughput.",
+    )
+    threads: int | None = Field(
+        default=None, ge=1, le=256, description="Cores to use; default: those available."
+    )
+    batch: int = Field(default=1, ge=1, le=64, description="Frames run together at the most.")
+
+
+class LogConfig(Section):
+    """What is logged, to standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "console", "json"] = Field(
+        default="auto", description="auto: console on a terminal, else JSON lines."
+    )
+
+
+class PipelineConfig(Section):
+    """How stages are joined."""
+
+    queue_frames: int = Field(
+        default=4, ge=1, le=64, description="Frames of a lossless source that may wait."
+    )
+    shutdown_timeout_s: float = Field(
+        default=4.0, gt=0, le=60, description="Time to finish what was begun when stopping."
+    )
+    cache_dir: Path | None = Field(
+        default=None, description="Where prepared models are kept; default: XDG cache folder."
+    )
+
+
+class Config(Section):
+    """The whole file."""
+
+    device: DeviceConfig = DeviceConfig()
+    mqtt: MqttConfig
+    cameras: dict[Name, CameraConfig] = Field(min_length=1)
+    models: dict[Name, ModelConfig] = Field(
+        default_factory=lambda: {"main": ModelConfig()}, min_length=1
+    )
+    pipeline: PipelineConfig = PipelineConfig()
+    log: LogConfig = LogConfig()
+
+    @model_validator(mode="after")
+    def _models_exist(self) -> Config:
+        for name, camera in self.cameras.items():
+            if camera.model not in self.models:
+                known = ", ".join(sorted(self.models))
+                raise ValueError(
+                    f"cameras.{name}.model: no model {camera.model!r} in `models` (there: {known})"
+                )
+        return self
