@@ -1,0 +1,146 @@
+"""Where cameras hand frames to the workers of one model: bounded, fair, and closable.
+
+A live camera has one place and its newest frame wins; a lossless one has a few and waits for room.
+Workers take in turn from the cameras that have something, so a fast camera cannot starve a slow
+one. Whoever takes gets a ticket; every ticket must be completed (`agent.pipeline.order`).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from agent.frame import Frame
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """A frame on its way through the model.
+
+    Attributes:
+        frame: the frame.
+        order: number of this ticket among its camera's, from 0 without gaps.
+        skipped: frames of this camera superseded by newer ones since the previous ticket.
+    """
+
+    frame: Frame
+    order: int
+    skipped: int
+
+
+@dataclass(slots=True)
+class _Mailbox:
+    lossless: bool
+    waiting: deque[Frame] = field(default_factory=deque)
+    taken: int = 0
+    skipped: int = 0
+    ended: bool = False
+
+
+class Intake:
+    """The mailboxes of all cameras that share one model.
+
+    Args:
+        cameras: for each camera's name, whether it is lossless.
+        queue_frames: frames of a lossless camera that may wait.
+    """
+
+    def __init__(self, cameras: Mapping[str, bool], queue_frames: int) -> None:
+        self._boxes = {name: _Mailbox(lossless) for name, lossless in cameras.items()}
+        self._limit = queue_frames
+        self._turns = deque(self._boxes)
+        self._closed = False
+        self._lock = threading.Lock()
+        self._arrived = threading.Condition(self._lock)
+        self._room = threading.Condition(self._lock)
+
+    def put(self, frame: Frame) -> bool:
+        """Hand over a frame; waits for room only if the camera is lossless.
+
+        Returns:
+            False if the intake is closed and the frame was not taken.
+        """
+        with self._lock:
+            box = self._boxes[frame.camera]
+            if box.lossless:
+                while len(box.waiting) >= self._limit and not self._closed:
+                    self._room.wait()
+            elif box.waiting:
+                box.waiting.clear()
+                box.skipped += 1
+            if self._closed:
+                return False
+            box.waiting.append(frame)
+            self._arrived.notify()
+            return True
+
+    def end(self, camera: str) -> None:
+        """Say that this camera gives no more; when all have ended, `take` drains and ends."""
+        with self._lock:
+            self._boxes[camera].ended = True
+            self._arrived.notify_all()
+
+    def close(self) -> None:
+        """Take no more frames; those that wait are still given out."""
+        with self._lock:
+            self._closed = True
+            self._arrived.notify_all()
+            self._room.notify_all()
+
+    def discard(self) -> dict[str, int]:
+        """Throw away what waits, for a stop that cannot wait.
+
+        Returns:
+            How many frames of each camera were thrown away.
+        """
+        with self._lock:
+            counts = {name: len(box.waiting) for name, box in self._boxes.items()}
+            for box in self._boxes.values():
+                box.waiting.clear()
+            self._room.notify_all()
+            return counts
+
+    def take(self, limit: int) -> list[Ticket]:
+        """Wait for frames and take up to `limit`, from the cameras in turn.
+
+        Returns:
+            At least one ticket, or none at the end.
+        """
+        with self._lock:
+            while True:
+                tickets = self._take_in_turn(limit)
+                if tickets:
+                    self._room.notify_all()
+                    return tickets
+                if self._closed or all(box.ended for box in self._boxes.values()):
+                    return []
+                self._arrived.wait()
+
+    def newer(self, ticket: Ticket) -> Ticket | None:
+        """A newer frame of a live ticket's camera, to be run in the ticket's place, or None."""
+        with self._lock:
+            box = self._boxes[ticket.frame.camera]
+            if box.lossless or not box.waiting:
+                return None
+            skipped, box.skipped = box.skipped + 1, 0
+            return replace(ticket, frame=box.waiting.pop(), skipped=ticket.skipped + skipped)
+
+    def _take_in_turn(self, limit: int) -> list[Ticket]:
+        tickets: list[Ticket] = []
+        idle = 0
+        while len(tickets) < limit and idle < len(self._turns):
+            name = self._turns[0]
+            self._turns.rotate(-1)
+            box = self._boxes[name]
+            if not box.waiting:
+                idle += 1
+                continue
+            idle = 0
+            tickets.append(Ticket(box.waiting.popleft(), box.taken, box.skipped))
+            box.taken, box.skipped = box.taken + 1, 0
+        return tickets

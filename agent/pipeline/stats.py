@@ -1,0 +1,124 @@
+"""Counts and latency histograms of the pipeline: bounded, cheap, readable while running."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from agent.detection import StageTimes
+
+STAGES = ("queue", "pre", "infer", "post", "total")
+
+NS_PER_MS = 1e6
+
+GROWTH = 1.05
+"""Ratio of one bucket's bound to the previous: a percentile is at most 5 % too high."""
+FIRST_MS = 0.01
+"""Upper bound of the first bucket, milliseconds."""
+BUCKETS = 360
+"""The last bucket's bound is above 400 s; what is slower counts there."""
+
+
+class Histogram:
+    """Counts durations in buckets of exponentially growing width."""
+
+    def __init__(self) -> None:
+        self._counts = [0] * BUCKETS
+        self.count = 0
+
+    def add(self, ms: float) -> None:
+        """Count one duration in milliseconds."""
+        bucket = 0
+        if ms > FIRST_MS:
+            bucket = min(BUCKETS - 1, math.ceil(math.log(ms / FIRST_MS) / math.log(GROWTH)))
+        self._counts[bucket] += 1
+        self.count += 1
+
+    def percentile(self, share: float) -> float:
+        """The duration in ms that `share` (0..1) of those counted do not exceed; 0 if none."""
+        rank = max(1, math.ceil(share * self.count))
+        seen = 0
+        for bucket, count in enumerate(self._counts):
+            seen += count
+            if count and seen >= rank:
+                return float(FIRST_MS * GROWTH**bucket)
+        return 0.0
+
+    def summary(self) -> dict[str, float]:
+        """p50, p95 and p99 in milliseconds."""
+        return {
+            f"p{round(share * 100)}": round(self.percentile(share), 3)
+            for share in (0.50, 0.95, 0.99)
+        }
+
+
+@dataclass(slots=True)
+class CameraStats:
+    """What happened to one camera's frames.
+
+    Attributes:
+        results: frames analysed.
+        drops: frames not analysed, by cause.
+        stages: a histogram a stage.
+    """
+
+    results: int = 0
+    drops: Counter[str] = field(default_factory=Counter)
+    stages: dict[str, Histogram] = field(default_factory=lambda: {s: Histogram() for s in STAGES})
+
+    def snapshot(self, seconds: float) -> dict[str, object]:
+        """Plain values; `seconds` is the time they were gathered in."""
+        return {
+            "fps": round(self.results / seconds, 2) if seconds > 0 else 0.0,
+            "results": self.results,
+            "drops": dict(self.drops),
+            "lat_ms": {name: histogram.summary() for name, histogram in self.stages.items()},
+        }
+
+
+class PipelineStats:
+    """Statistics of all cameras, in total and since the last look."""
+
+    def __init__(self, cameras: Iterable[str], clock: Callable[[], float] = time.monotonic) -> None:
+        self._cameras = tuple(cameras)
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._started = self._looked = clock()
+        self._total = {name: CameraStats() for name in self._cameras}
+        self._recent = {name: CameraStats() for name in self._cameras}
+
+    def result(self, camera: str, times: StageTimes) -> None:
+        """Count one analysed frame."""
+        with self._lock:
+            for stats in (self._total[camera], self._recent[camera]):
+                stats.results += 1
+                for stage in STAGES:
+                    stats.stages[stage].add(getattr(times, f"{stage}_ms"))
+
+    def drop(self, camera: str, cause: str, count: int = 1) -> None:
+        """Count frames that were not analysed."""
+        if count:
+            with self._lock:
+                self._total[camera].drops[cause] += count
+                self._recent[camera].drops[cause] += count
+
+    def total(self) -> dict[str, dict[str, object]]:
+        """Snapshot by camera since the start."""
+        with self._lock:
+            seconds = self._clock() - self._started
+            return {name: stats.snapshot(seconds) for name, stats in self._total.items()}
+
+    def recent(self) -> dict[str, dict[str, object]]:
+        """Snapshot by camera since the last call, for telemetry."""
+        with self._lock:
+            now = self._clock()
+            seconds, self._looked = now - self._looked, now
+            recent, self._recent = self._recent, {n: CameraStats() for n in self._cameras}
+        return {name: stats.snapshot(seconds) for name, stats in recent.items()}
