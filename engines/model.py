@@ -35,11 +35,14 @@ class Layout(str, Enum):
     ANCHOR = "yolo-anchor"
     """[B, N, 5+nc]: cxcywh in input pixels, objectness, class scores (YOLOv5, v7)."""
     END2END = "end2end"
-    """[B, K, 6+extra]: xyxy in input pixels, score, class, extra (v10, v26, NMS in the graph)."""
+    """[B, K, 6+extra]: xyxy in input pixels, score, class, extra (v10, v26, NMS in the graph).
+
+    Rotated boxes are cxcywh here too.
+    """
     DETR = "detr"
     """[B, Q, 4+nc]: cxcywh normalised to 0..1, class scores (RT-DETR)."""
     CLASSES = "classes"
-    """[B, nc]: class probabilities."""
+    """[B, nc]: class probabilities, or logits (`ModelInfo.logits`)."""
 
 
 class Resize(str, Enum):
@@ -73,6 +76,7 @@ class ModelInfo:
         keypoint_shape: (number, values each: 2 or 3) for pose, else None.
         mean: subtracted from RGB scaled to 0..1, per channel.
         std: divisor after `mean`, per channel.
+        logits: a classifier's scores are not normalised yet; softmax is applied to them.
         precision: of the weights in the file: "fp32", "fp16", "int8" or "mixed".
         inferred: one sentence for each fact that stands neither in the metadata nor in an
             override and was read from shapes instead.
@@ -93,5 +97,6 @@ class ModelInfo:
     keypoint_shape: tuple[int, int] | None = None
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    logits: bool = False
     precision: str = "fp32"
     inferred: tuple[str, ...] = ()
