@@ -6,7 +6,7 @@ import platform
 import re
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
@@ -56,7 +56,7 @@ class HostProbe:
             "memory_available_bytes": psutil.virtual_memory().available,
         }
         # Not every system that psutil runs on has sensors.
-        sensors = getattr(psutil, "sensors_temperatures", dict)()
+        sensors: dict[str, list[Any]] = getattr(psutil, "sensors_temperatures", dict)()
         readings = [reading.current for group in sensors.values() for reading in group]
         if readings:
             host["temperature_max_c"] = max(readings)
