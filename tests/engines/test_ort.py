@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper
+
+from engines import ort
+from engines.cache import BlobCache
+from engines.errors import BackendError, InferenceError
+from engines.graph import INPUT_NAME, bake
+from tests.engines.graphs import SIZE, convolution, info
+
+
+def baked(batch: int | str = 1) -> bytes:
+    max_batch = batch if isinstance(batch, int) else None
+    return bake(convolution(batch=batch), info(max_batch=max_batch)).SerializeToString()
+
+
+def picture(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (SIZE, SIZE, 3), np.uint8)
+
+
+def test_outputs_are_written_into_the_same_memory_each_time():
+    engine = ort.load(baked(), "fp32", ort.OrtOptions())
+    context = engine.create_context(1)
+    context.inputs[INPUT_NAME][0] = picture(0)
+    first = context.infer()["output0"]
+    kept = first.copy()
+    context.inputs[INPUT_NAME][0] = picture(1)
+    second = context.infer()["output0"]
+    assert second is first
+    assert not np.array_equal(second, kept)
+    context.close()
+    engine.close()
+
+
+def test_contexts_of_one_engine_infer_at_once_without_mixing_up():
+    engine = ort.load(baked(), "fp32", ort.OrtOptions(arrangement="throughput", threads=3))
+    assert engine.lanes == 3
+    expected = {}
+    for seed in range(3):
+        context = engine.create_context(1)
+        context.inputs[INPUT_NAME][0] = picture(seed)
+        expected[seed] = context.infer()["output0"].copy()
+    wrong: list[int] = []
+
+    def lane(seed: int) -> None:
+        context = engine.create_context(1)
+        for _ in range(50):
+            context.inputs[INPUT_NAME][0] = picture(seed)
+            if not np.array_equal(context.infer()["output0"], expected[seed]):
+                wrong.append(seed)
+        context.close()
+
+    threads = [threading.Thread(target=lane, args=(seed,)) for seed in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert wrong == []
+
+
+def test_the_latency_arrangement_has_one_lane():
+    assert ort.load(baked(), "fp32", ort.OrtOptions(threads=2)).lanes == 1
+
+
+def test_a_dynamic_batch_runs_at_every_size_and_a_fixed_one_only_at_its_own():
+    engine = ort.load(baked("n"), "fp32", ort.OrtOptions())
+    for batch in (1, 3):
+        assert len(engine.create_context(batch).infer()["output0"]) == batch
+    with pytest.raises(InferenceError, match="not batches of 2"):
+        ort.load(baked(), "fp32", ort.OrtOptions()).create_context(2)
+
+
+def test_an_output_whose_shape_depends_on_the_data_is_returned_too():
+    model = convolution()
+    model.graph.node.append(helper.make_node("NonZero", ["output0"], ["where"]))
+    shape = [4, "found"]
+    model.graph.output.append(helper.make_tensor_value_info("where", TensorProto.INT64, shape))
+    engine = ort.load(bake(model, info()).SerializeToString(), "fp32", ort.OrtOptions())
+    context = engine.create_context(1)
+    context.inputs[INPUT_NAME][0] = picture(0)
+    outputs = context.infer()
+    assert outputs["where"].shape == (4, np.count_nonzero(outputs["output0"]))
+
+
+def test_a_provider_that_is_not_installed_is_named_with_those_that_are():
+    with pytest.raises(BackendError, match=r"Nonsense.*CPUExecutionProvider"):
+        ort.load(baked(), "fp32", ort.OrtOptions(providers=("Nonsense",)))
+
+
+def test_bytes_that_are_no_model_are_refused():
+    with pytest.raises(BackendError, match="refuses the model"):
+        ort.load(b"\x08garbage", "fp32", ort.OrtOptions())
+
+
+def test_the_optimised_model_is_cached_and_gives_the_same_answers(tmp_path: Path):
+    cache = BlobCache(tmp_path)
+    answers = []
+    for _ in range(2):
+        engine = ort.load(baked(), "fp32", ort.OrtOptions(cache=cache))
+        context = engine.create_context(1)
+        context.inputs[INPUT_NAME][0] = picture(0)
+        answers.append(context.infer()["output0"].copy())
+        assert len(list(tmp_path.glob("*.bin"))) == 1
+    np.testing.assert_array_equal(*answers)
+
+
+def test_a_cached_file_that_the_runtime_refuses_is_made_anew(tmp_path: Path):
+    cache = BlobCache(tmp_path)
+    ort.load(baked(), "fp32", ort.OrtOptions(cache=cache))
+    (path,) = tmp_path.glob("*.bin")
+    key = path.stem.split("-")[0]
+    path.unlink()
+    with cache.write(key) as place:
+        place.write_bytes(b"intact, but no model")
+    engine = ort.load(baked(), "fp32", ort.OrtOptions(cache=cache))
+    assert engine.create_context(1).infer()["output0"].shape == (1, 4, SIZE, SIZE)
+
+
+def test_a_cached_model_is_what_is_loaded(tmp_path: Path):
+    cache = BlobCache(tmp_path)
+    plain = ort.load(baked(), "fp32", ort.OrtOptions(cache=cache)).create_context(1)
+    (path,) = tmp_path.glob("*.bin")
+    key = path.stem.split("-")[0]
+    path.unlink()
+    with cache.write(key) as place:
+        place.write_bytes(bake(convolution(branch=True), info()).SerializeToString())
+    other = ort.load(baked(), "fp32", ort.OrtOptions(cache=cache)).create_context(1)
+    for context in (plain, other):
+        context.inputs[INPUT_NAME][0] = picture(0)
+    assert not np.array_equal(plain.infer()["output0"], other.infer()["output0"])
