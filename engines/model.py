@@ -67,7 +67,7 @@ class ModelInfo:
         layout: how its outputs lie.
         names: class names by class id; their number is the number of classes.
         input: the image input as in the file, [B, 3, H, W], float32, float16 or uint8.
-        outputs: the output tensors as in the file.
+        outputs: the output tensors, at `height` x `width` where the file leaves their sizes open.
         height: input height in pixels to run at.
         width: input width in pixels to run at.
         max_batch: largest batch the file allows: n for a fixed batch of n, None for a dynamic one.

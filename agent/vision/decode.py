@@ -218,7 +218,7 @@ class Decoder:
         """Rotated boxes are cxcywh in both layouts: exporters leave them so."""
         settings = self._settings
         rotated = np.concatenate([found.boxes, found.extra], axis=1)
-        real = (rotated[:, 2:4] > 0).all(axis=1)
+        real = (rotated[:, 2] > 0) & (rotated[:, 3] > 0)
         found, rotated = found.take(real), rotated[real]
         if self._info.layout in NEEDS_NMS:
             class_ids = None if settings.agnostic else found.class_ids
