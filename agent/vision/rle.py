@@ -78,7 +78,7 @@ def decode(text: str, width: int, height: int) -> NDArray[np.bool_]:
     if shift or sum(runs) != width * height or min(runs, default=0) < 0:
         raise OutputError(f"the mask is truncated or not of a frame of {width}x{height} pixels")
     bits = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
-    return bits.reshape(width, height).T
+    return np.asarray(bits.reshape(width, height).T)
 
 
 def _runs(mask: Mask, width: int, height: int) -> NDArray[np.int64]:
