@@ -257,12 +257,13 @@ class _Description:
             found = ", ".join(f"{o.name} {show(o.shape)}" for o in outputs)
             raise UnsupportedModelError(f"its outputs {found} are not understood; {ACCEPTED}")
         if task is None:
-            self.inferred.append(f"task: {reading.task.value}, from the shapes of the outputs")
+            alike = " (pose and obb can look the same)" if reading.layout is Layout.YOLO else ""
+            self.inferred.append(f"task: {reading.task.value}, from the outputs' shapes{alike}")
         if over.layout is None and count is None:
-            self.inferred.append(f"layout: {reading.layout.value}, from the shapes of the outputs")
+            self.inferred.append(f"layout: {reading.layout.value}, from the outputs' shapes")
         if reading.keypoint_shape is not None and meta.keypoint_shape is None:
             points = "{} of {} values each".format(*reading.keypoint_shape)
-            self.inferred.append(f"keypoints: {points}, from the shapes of the outputs")
+            self.inferred.append(f"keypoints: {points}, from the outputs' shapes")
         return reading
 
     def _classifier(self, output: TensorSpec, task: Task | None, count: int | None) -> Reading:

@@ -19,8 +19,8 @@ BOX = 4
 END2END_HEAD = 6
 """Box, score and class."""
 
-STRIDES = ((8, 16, 32), (8, 16, 32, 64), (4, 8, 16, 32), (16, 32))
-"""Pyramids in use: usual, for large inputs (P6), for small objects (P2), for tiny models."""
+STRIDES = ((8, 16, 32), (8, 16, 32, 64), (4, 8, 16, 32))
+"""Pyramids in use: the usual one, for large inputs (P6), for small objects (P2)."""
 
 ANCHORS = 3
 """Anchor boxes a cell of the anchor layout."""
@@ -30,14 +30,15 @@ BODY_KEYPOINTS = (17, 3)
 
 DETECT_ONLY = frozenset({Layout.ANCHOR, Layout.DETR})
 
-ACCEPTED = """accepted are
-  yolo         [B, 4+classes+extra, N], cxcywh, N candidates
-  yolo-anchor  [B, N, 5+classes], detect only
-  end2end      [B, K, 6+extra], xyxy, score, class
-  detr         [B, Q, 4+classes], normalised cxcywh, detect only
-  classes      [B, classes]
-with extra 0 for detect, one per prototype for segment (prototypes [B, 32, H/4, W/4] are a second
-output), keypoints x values for pose, 1 for obb"""
+MAX_ROWS = 1000
+"""Most end-to-end rows or queries that are believed; exporters give 100 to 300."""
+
+ACCEPTED = (
+    "accepted are yolo [B, 4+classes+extra, N], yolo-anchor [B, N, 5+classes], "
+    "end2end [B, K, 6+extra], detr [B, Q, 4+classes] and classes [B, classes], where extra is "
+    "nothing for detect, 32 for segment (with a second output [B, 32, H/4, W/4]), "
+    "keypoints x values for pose, 1 for obb"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,11 +170,13 @@ def _plausible(
         return columns in cells or (more and rows not in every_cell)
     if layout is Layout.ANCHOR:
         return rows is None or rows in every_cell
+    if rows is not None and (rows in every_cell or rows > MAX_ROWS):
+        return False
     if layout is Layout.END2END:
-        return rows not in every_cell and hints.end2end is not False
+        return hints.end2end is not False
     more = None in (rows, columns) or (rows or 0) > (columns or 0)
     named = hints.classes is not None and columns == BOX + hints.classes
-    return rows not in every_cell and (more or named)
+    return more or named
 
 
 def _tasks(
