@@ -20,7 +20,9 @@ BINS = 16
 """Distance bins of the distribution that each box side is read from."""
 STRIDES = (8, 16, 32)
 QUIET_CLASS_BIAS = -9.0
-"""Keeps random class scores near 1e-4, so that as in a real scene few anchors are candidates."""
+"""Keeps random class scores near 1e-4, so that few anchors are candidates, as in a real scene."""
+QUIET_CLASS_GAIN = 0.02
+"""Factor on the class layers' weights, to the same end."""
 
 
 class Builder:
@@ -50,11 +52,21 @@ class Builder:
         self.weights.append(numpy_helper.from_array(array, name))
         return name
 
-    def conv(self, x: str, out: int, k: int, stride: int = 1, *, bias: float | None = None) -> str:
+    def conv(
+        self,
+        x: str,
+        out: int,
+        k: int,
+        stride: int = 1,
+        *,
+        bias: float | None = None,
+        gain: float = 1.0,
+    ) -> str:
         """Convolution; followed by SiLU unless `bias` is given (a head's last layer)."""
         c, size = self.channels[x], self.sizes[x] // stride
         scale = np.sqrt(1.0 / (c * k * k)) if bias is not None else np.sqrt(2.9 / (c * k * k))
-        weight = self.const((self.rng.standard_normal((out, c, k, k)) * scale).astype(np.float32))
+        values = self.rng.standard_normal((out, c, k, k)) * scale * gain
+        weight = self.const(values.astype(np.float32))
         offset = self.const(np.full(out, bias or 0.0, np.float32))
         self.multiply_adds += out * c * k * k * size * size
         p = k // 2
@@ -146,7 +158,8 @@ def build(size: int = 640, seed: int = 0) -> tuple[onnx.ModelProto, float]:
     sides, scores = [], []
     for level in (n3, o4, o5):
         box = b.conv(b.conv(b.conv(level, 64, 3), 64, 3), 4 * BINS, 1, bias=1.0)
-        cls = b.conv(b.conv(b.conv(level, 80, 3), 80, 3), CLASSES, 1, bias=QUIET_CLASS_BIAS)
+        cls = b.conv(b.conv(level, 80, 3), 80, 3)
+        cls = b.conv(cls, CLASSES, 1, bias=QUIET_CLASS_BIAS, gain=QUIET_CLASS_GAIN)
         cells = b.sizes[level] ** 2
         sides.append(b.reshaped(box, [1, 4 * BINS, cells], 4 * BINS))
         scores.append(b.reshaped(cls, [1, CLASSES, cells], CLASSES))
