@@ -213,7 +213,7 @@ class PipelineConfig(Section):
         default=4, ge=1, le=64, description="Frames of a lossless source that may wait."
     )
     shutdown_timeout_s: float = Field(
-        default=4.0, gt=0, le=60, description="Time to finish what was begun when stopping."
+        default=3.0, gt=0, le=60, description="Time to finish what was begun when stopping."
     )
     cache_dir: Path | None = Field(
         default=None, description="Where prepared models are kept; default: XDG cache folder."

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
-
-import onnx
 
 from agent.detection import ModelRef
 from agent.errors import ConfigError
@@ -14,13 +13,14 @@ from agent.pipeline.worker import LoadedModel
 from agent.vision.decode import Decoder, PostprocessSettings
 from engines import ort
 from engines.cache import BlobCache
-from engines.describe import Overrides, describe
+from engines.describe import Overrides, describe_model
 from engines.errors import EngineError
 from engines.graph import bake
 from engines.model import Layout, Resize, Task
+from engines.onnxfile import read_model
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    import onnx
 
     from agent.config import ModelConfig
     from engines.base import Engine
@@ -37,8 +37,6 @@ def default_cache_dir() -> Path:
 
     systemd's `CacheDirectory=` wins, then the XDG base directory specification's folder.
     """
-    from pathlib import Path  # noqa: PLC0415 - only here
-
     for variable, below in (("CACHE_DIRECTORY", ""), ("XDG_CACHE_HOME", "vigia")):
         if os.environ.get(variable):
             return Path(os.environ[variable]) / below
@@ -118,9 +116,12 @@ def load_model(
         EngineError: the file or the runtime.
         ConfigError: settings that do not fit the model.
     """
-    info = describe(config.path, overrides(slot, config))
+    file = read_model(config.path)
+    info = describe_model(file, overrides(slot, config))
     settings = postprocess_settings(slot, config, info)
-    engine = load_engine(config, info, live=live, cache_dir=cache_dir or default_cache_dir())
+    engine = load_engine(
+        bake(file.model, info), config, info, live=live, cache_dir=cache_dir or default_cache_dir()
+    )
     batch = min(config.batch, info.max_batch or config.batch)
     try:
         warm_up(engine, info.max_batch or 1)
@@ -150,14 +151,13 @@ def load_model(
 
 
 def load_engine(
-    config: ModelConfig, info: ModelInfo, *, live: bool, cache_dir: Path
+    model: onnx.ModelProto, config: ModelConfig, info: ModelInfo, *, live: bool, cache_dir: Path
 ) -> ort.OrtEngine:
-    """Prepare the graph and load it with ONNX Runtime.
+    """Load a baked graph with ONNX Runtime, arranged as configured.
 
     Raises:
         EngineError: the runtime refuses it.
     """
-    model = bake(onnx.load(config.path, load_external_data=False), info)
     options = ort.OrtOptions(
         providers=tuple(config.providers),
         arrangement=config.arrangement or ("latency" if live else "throughput"),

@@ -100,13 +100,15 @@ def read_end2end(output: NDArray[np.float32], thresholds: NDArray[np.float32]) -
     require_finite(scores)
     rows = output[_chosen(scores, thresholds)]
     require_finite(rows)
-    class_ids = rows[:, BOX + 1].astype(np.int32)
-    wrong = (class_ids < 0) | (class_ids >= len(thresholds))
+    # A quantized graph gives class numbers that are only nearly whole.
+    numbers = np.rint(rows[:, BOX + 1])
+    wrong = (numbers < 0) | (numbers >= len(thresholds))
     if wrong.any():
         raise OutputError(
-            f"the model's output has class {class_ids[wrong][0]}, but it has {len(thresholds)} "
+            f"the model's output has class {numbers[wrong][0]:.0f}, but it has {len(thresholds)} "
             "class names; give all of them in order"
         )
+    class_ids = numbers.astype(np.intp)
     return _checked(rows[:, :BOX], rows[:, BOX], class_ids, rows[:, END2END_HEAD:], thresholds)
 
 

@@ -1,0 +1,216 @@
+"""The long-running agent: wires cameras, models, publisher and broker together, and ends them.
+
+The event loop owns signals and telemetry; everything that blocks has a thread with an owner
+(`agent.threads`). The order of ending is the road of a frame: cameras, workers, publisher, broker.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import secrets
+import signal
+from typing import TYPE_CHECKING
+
+import anyio
+import anyio.to_thread
+
+from agent.capture.base import is_live
+from agent.capture.camera import Camera
+from agent.device import HostProbe, device_id, hardware
+from agent.errors import ConfigError
+from agent.models import load_model
+from agent.mqtt import MqttClient
+from agent.pipeline.pipeline import CameraPlan, Pipeline
+from agent.publish import Publisher
+from agent.versions import versions
+from agent.wire import messages
+from agent.wire.topics import Topics
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from agent.capture.camera import CameraStatus
+    from agent.config import Config
+    from agent.pipeline.worker import LoadedModel
+
+log = logging.getLogger(__name__)
+
+BOOT_ID_BYTES = 4
+"""A boot id tells one run of the agent from the next; it only has to differ."""
+
+LAST_INFERENCE_S = 0.3
+"""Time for the inference that runs when the rest is thrown away."""
+
+FLUSH_TIMEOUT_S = 0.6
+"""Time, twice, for the broker to acknowledge; with `pipeline.shutdown_timeout_s` below 5 s."""
+
+POLL_S = 0.5
+"""How often a waiting helper thread looks whether the event loop still wants it."""
+
+
+def run(config: Config) -> int:
+    """Run the agent until a signal, or until every file is analysed.
+
+    Returns:
+        The exit code: 0.
+
+    Raises:
+        AgentError: a mistake in the configuration.
+        EngineError: no model can be loaded.
+    """
+    agent = Agent(config)
+    anyio.run(agent.serve)
+    return 0
+
+
+class Agent:
+    """The parts of one run.
+
+    Args:
+        config: the settings.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._device = device_id(config.device)
+        self._boot = secrets.token_hex(BOOT_ID_BYTES)
+        self._topics = Topics(config.mqtt.prefix, self._device)
+        self._enabled = {name: c for name, c in config.cameras.items() if c.enabled}
+        if not self._enabled:
+            raise ConfigError("cameras: none is enabled; enable one")
+        self._client = MqttClient(config.mqtt, self._device, self._boot)
+        self._publisher = Publisher(
+            self._client, self._topics, config.mqtt, self._device, self._boot
+        )
+        self._host = HostProbe()
+        self._pipeline = Pipeline(
+            cameras={name: self._plan(name) for name in self._enabled},
+            models={name: self._loader(name) for name in config.models},
+            sink=self._publisher,
+            queue_frames=config.pipeline.queue_frames,
+            changed=self._models_changed,
+        )
+
+    async def serve(self) -> None:
+        """Start everything, wait for the end, stop everything.
+
+        Raises:
+            EngineError: no model can be loaded.
+        """
+        self._client.start()
+        self._publisher.start()
+        try:
+            for slot, error in self._pipeline.load().items():
+                log.error("model %s: %s; it is tried again", slot, error)
+            self._announce()
+            self._pipeline.start()
+            ended = anyio.Event()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._await_signal, ended)
+                tasks.start_soon(self._await_pipeline, ended)
+                tasks.start_soon(self._report)
+                await ended.wait()
+                tasks.cancel_scope.cancel()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(self._close)
+
+    def _plan(self, name: str) -> CameraPlan:
+        camera = self._enabled[name]
+        feed = Camera(name, camera, functools.partial(self._camera_changed, name))
+        return CameraPlan(feed, camera.model, camera.max_age_ms)
+
+    def _loader(self, slot: str) -> Callable[[], LoadedModel]:
+        live = any(is_live(c) for c in self._enabled.values() if c.model == slot)
+        return functools.partial(
+            load_model,
+            slot,
+            self._config.models[slot],
+            live=live,
+            cache_dir=self._config.pipeline.cache_dir,
+        )
+
+    async def _await_signal(self, ended: anyio.Event) -> None:
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async for number in signals:
+                log.info("%s: stopping", signal.Signals(number).name)
+                ended.set()
+
+    async def _await_pipeline(self, ended: anyio.Event) -> None:
+        try:
+            while not await anyio.to_thread.run_sync(
+                self._pipeline.wait, POLL_S, abandon_on_cancel=True
+            ):
+                pass
+        finally:
+            # If a thread of the pipeline crashed, `_close` raises its error.
+            ended.set()
+
+    async def _report(self) -> None:
+        while True:
+            await anyio.sleep(self._config.mqtt.telemetry_interval_s)
+            self._telemetry()
+
+    def _telemetry(self) -> None:
+        self._client.publish(
+            self._topics.telemetry,
+            messages.encode_telemetry(
+                device=self._device,
+                boot=self._boot,
+                host=self._host.look(),
+                cameras=self._pipeline.stats.recent(),
+                publisher=self._publisher.counters(),
+            ),
+            qos=0,
+        )
+
+    def _announce(self) -> None:
+        """Publish what this device is and which models it runs; retained."""
+        models = [
+            (slot, runner.model.ref)
+            for slot, runner in self._pipeline.runners.items()
+            if runner.model is not None
+        ]
+        self._client.set_retained(
+            self._topics.info,
+            messages.encode_info(
+                device=self._device,
+                boot=self._boot,
+                hardware=hardware(),
+                versions=versions(),
+                models=dict(models),
+                cameras=sorted(self._config.cameras),
+            ),
+        )
+        for slot, ref in models:
+            self._client.set_retained(
+                self._topics.model_state(slot), messages.encode_model_state(ref)
+            )
+        for name in set(self._config.cameras) - set(self._enabled):
+            self._camera_changed(name, Camera.disabled())
+
+    def _camera_changed(self, name: str, status: CameraStatus) -> None:
+        log.info("camera %s: %s%s", name, status.state, f": {status.reason}" * bool(status.reason))
+        self._client.set_retained(
+            self._topics.camera_status(name), messages.encode_camera_status(name, status)
+        )
+
+    def _models_changed(self) -> None:
+        reasons = [r.reason for r in self._pipeline.runners.values() if r.reason]
+        self._client.set_state("degraded" if reasons else "online", "; ".join(reasons))
+
+    def _close(self) -> None:
+        """End in the order of the road; each step has its own time."""
+        self._client.set_state("stopping")
+        self._pipeline.stop()
+        try:
+            if not self._pipeline.wait(self._config.pipeline.shutdown_timeout_s):
+                log.warning("stopping takes too long; frames that wait are thrown away")
+                self._pipeline.abandon()
+            if self._pipeline.wait(LAST_INFERENCE_S):
+                self._pipeline.close()
+        finally:
+            self._publisher.close(FLUSH_TIMEOUT_S)
+            self._telemetry()
+            self._client.close(FLUSH_TIMEOUT_S)
