@@ -241,6 +241,7 @@ class _Description:
         """Task, layout and number of classes."""
         over, meta = self.overrides, self.metadata
         task = over.task or meta.task
+        shown = ", ".join(f"{o.name} {show(o.shape)}" for o in outputs)
         count = None if names is None else len(names)
         by_rank = {
             rank: [o for o in outputs if len(o.shape) == rank and _batches(o, batch)]
@@ -250,12 +251,11 @@ class _Description:
         if len(detectors) == 1 and len(maps) <= 1:
             prototypes = (maps[0].shape[1] or DEFAULT_PROTOTYPES) if maps else None
             hints = Hints(task, over.layout, count, meta.keypoint_shape, meta.end2end, meta.detr)
-            reading = read_detector(detectors[0].shape, prototypes, size, hints)
+            reading = read_detector(detectors[0].shape, prototypes, size, hints, shown=shown)
         elif not detectors and len(outputs) == len(by_rank[CLASSIFIER_RANK]) == 1:
             reading = self._classifier(outputs[0], task, count)
         else:
-            found = ", ".join(f"{o.name} {show(o.shape)}" for o in outputs)
-            raise UnsupportedModelError(f"its outputs {found} are not understood; {ACCEPTED}")
+            raise UnsupportedModelError(f"its output is {shown}, not understood; {ACCEPTED}")
         if task is None:
             alike = " (pose and obb can look the same)" if reading.layout is Layout.YOLO else ""
             self.inferred.append(f"task: {reading.task.value}, from the outputs' shapes{alike}")
@@ -267,7 +267,7 @@ class _Description:
         return reading
 
     def _classifier(self, output: TensorSpec, task: Task | None, count: int | None) -> Reading:
-        shown = show(output.shape)
+        shown = f"{output.name} {show(output.shape)}"
         classes = output.shape[1] or count
         others = task not in (None, Task.CLASSIFY) or self.overrides.layout not in (
             None,
@@ -275,7 +275,7 @@ class _Description:
         )
         # Suppression in the graph that gives rows instead of scores is another, unknown layout.
         if others or any(n.op_type == "NonMaxSuppression" for n in self.model.graph.node):
-            raise UnsupportedModelError(f"its output {shown} is not understood; {ACCEPTED}")
+            raise UnsupportedModelError(f"its output is {shown}, not understood; {ACCEPTED}")
         if classes is None:
             raise UnsupportedModelError(
                 f"its output {shown} does not tell how many classes there are; "

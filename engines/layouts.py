@@ -84,6 +84,8 @@ def read_detector(
     prototypes: int | None,
     size: tuple[int, int],
     hints: Hints,
+    *,
+    shown: str,
 ) -> Reading:
     """Find the one meaning of a detector's main output.
 
@@ -92,20 +94,20 @@ def read_detector(
         prototypes: number of mask prototypes in a second output, or None without one.
         size: (width, height) of the input in pixels.
         hints: what else is known.
+        shown: names and shapes of all outputs, for messages.
 
     Raises:
         UnsupportedModelError: no reading or more than one is left.
     """
     _, rows, columns = shape
     readings = list(_readings(rows, columns, prototypes, size, hints))
-    shown = show(shape)
     if not readings:
         what = "".join(
             f" as {kind} {value.value}"
             for kind, value in (("task", hints.task), ("layout", hints.layout))
             if value is not None
         )
-        raise UnsupportedModelError(f"its output {shown} is not understood{what}; {ACCEPTED}")
+        raise UnsupportedModelError(f"its output is {shown}, not understood{what}; {ACCEPTED}")
     fitting = [r for r in readings if hints.classes is None or r.classes in (None, hints.classes)]
     if not fitting:
         found = " or ".join(str(r) for r in readings)

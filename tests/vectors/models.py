@@ -76,9 +76,10 @@ class _Graph:
 
     def cells(self, channels: int, stride: int) -> str:
         """A convolution over cells of `stride` pixels; its values spread over about -3..3."""
-        scale = 1.5 / stride
-        weight = self.rng.normal(0, scale, (channels, 3, stride, stride))
-        bias = self.rng.normal(-1, 1, channels)
+        weight = self.rng.normal(0, 2.5 / stride, (channels, 3, stride, stride))
+        # Else a channel would have nearly one value in all cells, that of the mean brightness.
+        weight -= 0.8 * weight.mean(axis=(1, 2, 3), keepdims=True)
+        bias = self.rng.normal(0, 0.5, channels)
         inputs = ("images", self.const(weight), self.const(bias))
         return self.op("Conv", *inputs, strides=[stride] * 2, kernel_shape=[stride] * 2)
 
