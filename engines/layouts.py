@@ -33,6 +33,9 @@ DETECT_ONLY = frozenset({Layout.ANCHOR, Layout.DETR})
 MAX_ROWS = 1000
 """Most end-to-end rows or queries that are believed; exporters give 100 to 300."""
 
+MAX_KEYPOINTS = 500
+"""Most keypoints that are believed; meshes of a face have 468."""
+
 ACCEPTED = (
     "accepted are yolo [B, 4+classes+extra, N], yolo-anchor [B, N, 5+classes], "
     "end2end [B, K, 6+extra], detr [B, Q, 4+classes] and classes [B, classes], where extra is "
@@ -64,12 +67,21 @@ class Hints:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One meaning that the shapes can have; `classes` is None where they do not tell."""
+    """One meaning that the shapes can have.
+
+    Attributes:
+        task: what the model answers.
+        layout: how its outputs lie.
+        classes: number of classes; None where the shapes do not tell.
+        keypoint_shape: (number, values each) for pose.
+        counted: the number of a candidate's values is known, and adds up.
+    """
 
     task: Task
     layout: Layout
     classes: int | None
     keypoint_shape: tuple[int, int] | None = None
+    counted: bool = True
 
     def __str__(self) -> str:
         classes = "" if self.classes is None else f", {self.classes} classes"
@@ -115,6 +127,7 @@ def read_detector(
             f"it has {hints.classes} class names, but its output {shown} means {found}; "
             "correct models.<slot>.names, or set models.<slot>.task if it is another"
         )
+    fitting = [r for r in fitting if r.counted] or fitting
     if len(fitting) > 1:
         keys = [k for k in ("task", "layout") if len({getattr(r, k) for r in fitting}) > 1]
         choices = "; or ".join(str(r) for r in fitting)
@@ -208,7 +221,7 @@ def _split(
         if hints.classes is None or (task is Task.POSE and hints.keypoint_shape is None):
             return None
         points = hints.keypoint_shape if task is Task.POSE else None
-        return Reading(task, layout, hints.classes, points)
+        return Reading(task, layout, hints.classes, points, counted=False)
     head = {Layout.ANCHOR: BOX + 1, Layout.END2END: END2END_HEAD}.get(layout, BOX)
     rest = values - head
     points = None
@@ -231,8 +244,7 @@ def _split(
 
 def _points(values: int) -> tuple[int, int] | None:
     """Keypoints that so many values make; with visibility if that adds up."""
-    if values > 0 and values % 3 == 0:
-        return values // 3, 3
-    if values > 0 and values % 2 == 0:
-        return values // 2, 2
+    for each in (3, 2):
+        if values % each == 0 and 0 < values // each <= MAX_KEYPOINTS:
+            return values // each, each
     return None

@@ -167,7 +167,7 @@ def infer_output_shapes(model: onnx.ModelProto, sizes: Shape) -> dict[str, Shape
         graph.output.append(onnx.helper.make_tensor_value_info(output.name, element, None))
     try:
         inferred = onnx.shape_inference.infer_shapes(skeleton, data_prop=True)
-    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
+    except (onnx.shape_inference.InferenceError, RuntimeError):
         # What a graph does that the inference does not know, stays open.
         return {output.name: None for output in source.output}
     return {output.name: shape_of(output) for output in inferred.graph.output}

@@ -36,20 +36,8 @@ INT8_SHARE = 0.5
 
 def precision_of(model: onnx.ModelProto) -> str:
     """What the weights are: "fp32", "fp16", "int8" or "mixed"."""
-    producers = {name: node for node in model.graph.node for name in node.output}
-    types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
-    for node in model.graph.node:
-        if node.op_type == "Constant":
-            types.update(
-                (node.output[0], a.t.data_type) for a in node.attribute if a.name == "value"
-            )
-    kinds: Counter[str] = Counter()
-    for node in model.graph.node:
-        if node.op_type in INTEGER:
-            kinds["int8"] += 1
-        elif node.op_type in WEIGHTED and len(node.input) > WEIGHTED[node.op_type]:
-            kind = _kind(node.input[WEIGHTED[node.op_type]], producers, types)
-            kinds[kind] += kind != ""
+    graph = _Graph(model)
+    kinds = Counter(kind for kind in map(graph.weights_of, model.graph.node) if kind)
     total = sum(kinds.values())
     if kinds["int8"] > INT8_SHARE * total:
         return "int8"
@@ -62,32 +50,36 @@ def precision_of(model: onnx.ModelProto) -> str:
     return "fp16" if element == TensorProto.FLOAT16 else "fp32"
 
 
-def _kind(name: str, producers: dict[str, onnx.NodeProto], types: dict[str, int]) -> str:
-    """Type of a weight, through what turns a stored into a used one; "" if it is no weight."""
-    # A chain of producers cannot be longer than the graph has nodes.
-    for _ in range(len(producers) + 1):
-        node = producers.get(name)
-        if node is None or node.op_type == "Constant":
-            break
-        if node.op_type == "DequantizeLinear":
-            return "int8" if _is_constant(name, producers, types) else ""
-        if node.op_type not in KEEPING:
+class _Graph:
+    """Which node gives a tensor, and of which type a constant is."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self.producers = {name: node for node in model.graph.node for name in node.output}
+        self.constants: dict[str, int] = {t.name: t.data_type for t in model.graph.initializer}
+        for node in model.graph.node:
+            if node.op_type == "Constant":
+                for attribute in node.attribute:
+                    self.constants[node.output[0]] = attribute.t.data_type
+
+    def weights_of(self, node: onnx.NodeProto) -> str:
+        """Type of a node's weights; "" if it has none."""
+        if node.op_type in INTEGER:
+            return "int8"
+        place = WEIGHTED.get(node.op_type)
+        if place is None or len(node.input) <= place:
             return ""
-        name = node.input[0]
-    element = types.get(name)
-    known: dict[int, str] = {TensorProto.FLOAT: "fp32", TensorProto.FLOAT16: "fp16"}
-    return "" if element is None else known.get(element, "other")
-
-
-def _is_constant(name: str, producers: dict[str, onnx.NodeProto], types: dict[str, int]) -> bool:
-    for _ in range(len(producers) + 1):
-        if name in types:
-            return True
-        node = producers.get(name)
-        if node is None or not node.input:
-            return False
-        name = node.input[0]
-    return False
+        name, quantized = node.input[place], False
+        # Through what turns a stored weight into a used one; no longer than the graph has nodes.
+        for _ in self.producers:
+            producer = self.producers.get(name)
+            if name in self.constants or producer is None or producer.op_type not in KEEPING:
+                break
+            quantized |= producer.op_type == "DequantizeLinear"
+            name = producer.input[0]
+        if name not in self.constants:
+            return ""
+        known: dict[int, str] = {TensorProto.FLOAT: "fp32", TensorProto.FLOAT16: "fp16"}
+        return "int8" if quantized else known.get(self.constants[name], "other")
 
 
 def is_normalised(model: onnx.ModelProto, output: str) -> bool:

@@ -46,9 +46,6 @@ class Candidates:
     class_ids: NDArray[np.int32]
     extra: NDArray[np.float32]
 
-    def __len__(self) -> int:
-        return len(self.scores)
-
     def take(self, which: NDArray[Any]) -> Candidates:
         """The candidates at these indices, or where this mask is true."""
         return Candidates(

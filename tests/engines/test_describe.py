@@ -217,6 +217,7 @@ def test_names_are_read_in_every_form(tmp_path, names):
     [
         "",
         "person",
+        "5",
         "{0: 'a', 1: 'b', 3: 'c'}",
         "{0: 'a', 1: 'b', 2: 3}",
         "{'x': 'a', 1: 'b', 2: 'c'}",
@@ -296,6 +297,61 @@ def test_classifier_without_softmax_gives_logits_and_it_is_said(tmp_path):
 def test_foreign_classifiers_normalisation_is_pointed_out(tmp_path):
     path = make_model(tmp_path / "m.onnx", "classify", metadata=False)
     assert "without mean" in "".join(describe(path).inferred)
+
+
+@pytest.mark.parametrize("names", [(), ("a", "b", "c\n"), ("a", "b", "x" * 300)])
+def test_names_of_the_configuration_are_checked_too(tmp_path, names):
+    path = make_model(tmp_path / "m.onnx")
+    with pytest.raises(UnsupportedModelError, match=r"class names are .*models.<slot>.names"):
+        describe(path, Overrides(names=names))
+
+
+def test_classifier_whose_number_of_classes_is_open_needs_names(tmp_path):
+    path = small_model(tmp_path / "m.onnx", {"out": [1, 5]})
+    model = onnx.load(path)
+    model.graph.node[0].domain = "own"
+    model.opset_import.append(helper.make_opsetid("own", 1))
+    model.graph.output[0].type.tensor_type.shape.dim[1].dim_param = "n"
+    onnx.save(model, path)
+    with pytest.raises(UnsupportedModelError, match=r"how many classes.*models.<slot>.names"):
+        describe(path)
+    assert describe(path, Overrides(names=tuple("abcde"))).layout is Layout.CLASSES
+
+
+def test_classifier_is_not_understood_as_something_else(tmp_path):
+    path = make_model(tmp_path / "m.onnx", "classify")
+    for overrides in (Overrides(task=Task.DETECT), Overrides(layout=Layout.YOLO)):
+        with pytest.raises(UnsupportedModelError, match="not understood"):
+            describe(path, overrides)
+
+
+def test_rows_out_of_a_suppression_are_no_classes(tmp_path):
+    path = small_model(tmp_path / "m.onnx", {"rows": [1, 7]})
+    model = onnx.load(path)
+    inputs = ["rows_w", "rows_w"]
+    model.graph.node.append(helper.make_node("NonMaxSuppression", inputs, ["picked"]))
+    onnx.save(model, path)
+    with pytest.raises(UnsupportedModelError, match="not understood"):
+        describe(path)
+
+
+def test_graph_that_contradicts_itself_is_refused(tmp_path):
+    path = make_model(tmp_path / "m.onnx", declared=False)
+    model = onnx.load(path)
+    model.graph.output[0].type.tensor_type.elem_type = TensorProto.INT64
+    onnx.save(model, path)
+    with pytest.raises(UnsupportedModelError, match="shape of its output 'output0' cannot be told"):
+        describe(path)
+
+
+def test_graph_that_shape_inference_refuses_stays_open(tmp_path):
+    path = make_model(tmp_path / "m.onnx", declared=False)
+    model = onnx.load(path)
+    del model.opset_import[:]
+    model.opset_import.append(helper.make_opsetid("own", 1))
+    onnx.save(model, path)
+    with pytest.raises(UnsupportedModelError, match="shape of its output 'output0' cannot be told"):
+        describe(path)
 
 
 def test_deviation_of_zero_is_refused(tmp_path):

@@ -99,6 +99,25 @@ def test_external_data_inside_a_node_is_refused(tmp_path):
     refused(path, "weights in other files")
 
 
+@pytest.mark.parametrize("place", ["sparse", "attribute", "list", "graphs"])
+def test_external_data_is_found_everywhere(tmp_path, place):
+    path = make_model(tmp_path / "m.onnx")
+    model = onnx.load(path)
+    tensor = TensorProto(data_type=TensorProto.FLOAT, dims=[1], name="w")
+    tensor.data_location = TensorProto.EXTERNAL
+    attribute = model.graph.node[0].attribute.add(name="x")
+    if place == "sparse":
+        model.graph.sparse_initializer.add().values.CopyFrom(tensor)
+    elif place == "attribute":
+        attribute.t.CopyFrom(tensor)
+    elif place == "list":
+        attribute.tensors.append(tensor)
+    else:
+        attribute.graphs.append(onnx.helper.make_graph([], "inner", [], [], [tensor]))
+    path.write_bytes(model.SerializeToString())
+    refused(path, "weights in other files")
+
+
 def test_tensor_that_nothing_gives_is_named(tmp_path):
     path = make_model(tmp_path / "m.onnx")
     model = onnx.load(path)

@@ -67,6 +67,34 @@ def test_product_of_two_activations_has_no_weights():
     assert precision_of(m) == "fp16"
 
 
+def test_weights_in_constant_nodes_count():
+    m = model("fp16")
+    weight = m.graph.initializer[0]
+    m.graph.node.insert(0, helper.make_node("Constant", [], ["w0"], value=weight))
+    del m.graph.initializer[0]
+    assert precision_of(m) == "fp16"
+
+
+def test_integer_operations_count_as_int8():
+    m = model("fp32")
+    for _ in range(2):
+        m.graph.node.append(helper.make_node("ConvInteger", ["x0", "w0"], ["y"]))
+    assert precision_of(m) == "int8"
+
+
+def test_model_without_weights_is_what_its_input_is():
+    m = model()
+    m.graph.input[0].type.tensor_type.elem_type = TensorProto.FLOAT16
+    assert precision_of(m) == "fp16"
+
+
+def test_weights_that_are_computed_do_not_count():
+    m = model("fp16", "fp32")
+    m.graph.node.insert(0, helper.make_node("Mul", ["w1", "s1"], ["w1b"]))
+    m.graph.node[2].input[1] = "w1b"
+    assert precision_of(m) == "fp16"
+
+
 @pytest.mark.parametrize(
     ("last", "normalised"),
     [
