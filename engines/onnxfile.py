@@ -59,6 +59,8 @@ def read_model(path: Path | str) -> ModelFile:
     # Arbitrary bytes can happen to parse; a message cut between two fields does.
     if not model.graph.node or not model.graph.output or not model.opset_import:
         raise ModelFileError(f"{path} is not an ONNX file, or is truncated; {HINT}")
+    if not _is_sound(model):
+        raise ModelFileError(f"{path} is damaged: it has unreadable texts or types; {HINT}")
     if any(t.data_location == TensorProto.EXTERNAL for t in _tensors(model.graph)):
         raise ModelFileError(
             f"{path} keeps its weights in other files (external data); export it as one file"
@@ -86,6 +88,28 @@ def _read_bytes(path: Path) -> bytes:
     if not content:
         raise ModelFileError(f"{path} is empty; {HINT}")
     return content
+
+
+def _is_sound(model: onnx.ModelProto) -> bool:
+    """Whether all texts are UTF-8 and all types exist, which parsing does not check."""
+    graph = model.graph
+    values = [*graph.input, *graph.output]
+    try:
+        texts = [graph.name, *(o.domain for o in model.opset_import)]
+        for entry in model.metadata_props:
+            texts += (entry.key, entry.value)
+        for node in graph.node:
+            texts += (node.name, node.op_type, node.domain, *node.input, *node.output)
+            texts += (attribute.name for attribute in node.attribute)
+        texts += (named.name for named in (*values, *graph.initializer))
+        for value in values:
+            texts += (d.dim_param for d in value.type.tensor_type.shape.dim)
+    except UnicodeDecodeError:
+        return False
+    types = {v.type.tensor_type.elem_type for v in values}
+    types.update(t.data_type for t in graph.initializer)
+    # Some versions of Protocol Buffers give a text that is not UTF-8 as bytes.
+    return all(isinstance(t, str) for t in texts) and types <= set(TensorProto.DataType.values())
 
 
 def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:

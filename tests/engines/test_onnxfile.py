@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import random
 
 import onnx
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto
 
 from engines import onnxfile
+from engines.describe import describe
 from engines.errors import EngineError, ModelFileError
 from engines.onnxfile import read_model
 from tests.vectors.models import make_model
@@ -80,6 +82,42 @@ def test_any_bytes_are_one_error(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(EngineError):
         read_model(path)
+
+
+@pytest.mark.parametrize("kind", ["pose", "classify", "undeclared"])
+def test_damaged_bytes_are_a_model_or_one_error(tmp_path, kind):
+    path = tmp_path / "m.onnx"
+    options = {"declared": False} if kind == "undeclared" else {"task": kind}
+    content = make_model(path, nc=2, size=32, **options).read_bytes()
+    weights = set()
+    for tensor in onnx.load(path).graph.initializer:
+        start = content.find(tensor.raw_data)
+        weights.update(range(start, start + len(tensor.raw_data)))
+    places = [i for i in range(len(content)) if i not in weights]
+    rng = random.Random(kind)
+    outcomes = set()
+    for _ in range(400):
+        damaged = bytearray(content)
+        for place in rng.sample(places, rng.randint(1, 3)):
+            damaged[place] = rng.randrange(256)
+        path.write_bytes(damaged)
+        try:
+            describe(path)
+            outcomes.add("described")
+        except EngineError:
+            outcomes.add("refused")
+    assert outcomes == {"described", "refused"}
+
+
+@pytest.mark.parametrize("where", ["type", "text"])
+def test_unreadable_types_and_texts_are_refused(tmp_path, where):
+    path = make_model(tmp_path / "m.onnx")
+    model = onnx.load(path)
+    if where == "type":
+        model.graph.input[0].type.tensor_type.elem_type = 94
+    content = model.SerializeToString()
+    path.write_bytes(content.replace(b"thing0", b"thin\xff0") if where == "text" else content)
+    refused(path, "unreadable texts or types")
 
 
 def test_external_data_is_refused(tmp_path):
