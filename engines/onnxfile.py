@@ -109,7 +109,8 @@ def _is_sound(model: onnx.ModelProto) -> bool:
     types = {v.type.tensor_type.elem_type for v in values}
     types.update(t.data_type for t in graph.initializer)
     # Some versions of Protocol Buffers give a text that is not UTF-8 as bytes.
-    return all(isinstance(t, str) for t in texts) and types <= set(TensorProto.DataType.values())
+    known = set(TensorProto.DataType.values()) - {TensorProto.UNDEFINED}
+    return all(isinstance(t, str) for t in texts) and types <= known
 
 
 def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:

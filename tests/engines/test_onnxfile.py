@@ -96,7 +96,7 @@ def test_damaged_bytes_are_a_model_or_one_error(tmp_path, kind):
     places = [i for i in range(len(content)) if i not in weights]
     rng = random.Random(kind)
     outcomes = set()
-    for _ in range(400):
+    for _ in range(300):
         damaged = bytearray(content)
         for place in rng.sample(places, rng.randint(1, 3)):
             damaged[place] = rng.randrange(256)
@@ -109,12 +109,12 @@ def test_damaged_bytes_are_a_model_or_one_error(tmp_path, kind):
     assert outcomes == {"described", "refused"}
 
 
-@pytest.mark.parametrize("where", ["type", "text"])
+@pytest.mark.parametrize("where", [94, TensorProto.UNDEFINED, "text"])
 def test_unreadable_types_and_texts_are_refused(tmp_path, where):
     path = make_model(tmp_path / "m.onnx")
     model = onnx.load(path)
-    if where == "type":
-        model.graph.input[0].type.tensor_type.elem_type = 94
+    if where != "text":
+        model.graph.output[0].type.tensor_type.elem_type = where
     content = model.SerializeToString()
     path.write_bytes(content.replace(b"thing0", b"thin\xff0") if where == "text" else content)
     refused(path, "unreadable texts or types")
