@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -31,7 +31,7 @@ NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 QUOTED = re.compile(r" '[^'<][^']{3,}'")
 """Pieces of the file in a message of the YAML library."""
 
-Key = tuple[Union[str, int], ...]
+Key = tuple[str | int, ...]
 """Where a value stands: mapping keys and list indices from the top."""
 
 
@@ -116,7 +116,7 @@ class _Reader:
             ) from error
 
     def _refuse(self, event: yaml.Event, what: str) -> None:
-        raise ConfigError(f"{self._path}:{event.start_mark.line + 1}: {what}")
+        raise ConfigError(f"{self._path}:{_line(event)}: {what}")
 
     def _value(self, event: yaml.Event, key: Key) -> Any:
         if getattr(event, "anchor", None) is not None:
@@ -145,14 +145,14 @@ class _Reader:
         values: list[Any] = []
         while not isinstance(event := next(self._events), yaml.SequenceEndEvent):
             place = (*key, len(values))
-            self._lines[place] = event.start_mark.line + 1
+            self._lines[place] = _line(event)
             values.append(self._value(event, place))
         return values
 
     def _mapping(self, key: Key) -> dict[str, Any]:
         values: dict[str, Any] = {}
         while not isinstance(event := next(self._events), yaml.MappingEndEvent):
-            line = event.start_mark.line + 1
+            line = _line(event)
             if not isinstance(event, yaml.ScalarEvent):
                 self._refuse(event, "a key must be a plain word")
             name = str(self._value(event, key) or "")
@@ -166,3 +166,8 @@ class _Reader:
             self._lines[place] = line
             values[name] = self._value(next(self._events), place)
         return values
+
+
+def _line(event: yaml.Event) -> int:
+    mark = event.start_mark
+    return 1 if mark is None else mark.line + 1
