@@ -25,3 +25,7 @@ class BrokerError(AgentError):
 
 class OutputError(AgentError):
     """A model's output cannot be decoded: wrong shape, NaN or Inf."""
+
+
+class WireError(AgentError):
+    """A message cannot be encoded, or bytes from outside are not the message they claim to be."""
