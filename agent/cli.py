@@ -11,28 +11,31 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
 from agent.commands import (
-    bench,
     cameras,
     check,
     config,
-    demo,
     detect,
     model,
     run,
     version,
-    watch,
 )
-from agent.errors import AgentError
+from agent.errors import AgentError, OutputError
 from engines.errors import EngineError, InferenceError
 
 FAILED = 1
 MISTAKE = 2
 INTERRUPTED = 130
+
+RUNTIME_FAILURES = (InferenceError, OutputError)
+"""Nobody's mistake; all other errors of ours tell the user what to mend."""
+
+DEBUG_VARIABLE = "VIGIA_DEBUG"
+"""Set, by `--debug` too: errors are raised with their tracebacks."""
 
 app = typer.Typer(
     name="vigia",
@@ -53,17 +56,12 @@ def root(
         os.environ[DEBUG_VARIABLE] = "1"
 
 
-DEBUG_VARIABLE = "VIGIA_DEBUG"
-
 app.command("run")(run.run)
 app.command("check")(check.check)
 app.add_typer(config.app, name="config")
 app.add_typer(cameras.app, name="cameras")
 app.add_typer(model.app, name="model")
 app.command("detect")(detect.detect)
-app.command("bench")(bench.bench)
-app.command("watch")(watch.watch)
-app.command("demo")(demo.demo)
 app.command("version")(version.version)
 
 
@@ -72,17 +70,26 @@ def main() -> None:
     try:
         app()
     except (AgentError, EngineError) as error:
-        if os.environ.get(DEBUG_VARIABLE):
-            raise
-        for line in str(error).splitlines() or [type(error).__name__]:
-            print(f"error: {line}", file=sys.stderr)  # noqa: T201 - the command's own words
-        sys.exit(FAILED if isinstance(error, InferenceError) else MISTAKE)
+        _fail(error, FAILED if isinstance(error, RUNTIME_FAILURES) else MISTAKE)
+    except ImportError as error:
+        from agent.opencv import explain  # noqa: PLC0415 - tries the import again
+
+        _fail(explain(error), MISTAKE)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
         # The reader, `head` for one, has had enough; nothing more can be said to it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(FAILED)
+
+
+def _fail(error: Exception, code: int) -> NoReturn:
+    """Say what went wrong, a line for each mistake, and end."""
+    if os.environ.get(DEBUG_VARIABLE):
+        raise error
+    for line in str(error).splitlines() or [type(error).__name__]:
+        print(f"error: {line}", file=sys.stderr)  # noqa: T201 - the command's own words
+    sys.exit(code)
 
 
 if __name__ == "__main__":

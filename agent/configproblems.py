@@ -79,7 +79,8 @@ def problem(error: ErrorDetails, values: Mapping[str, Any]) -> tuple[Key, str]:
         return (*key, *context["key"]), error["msg"]
     if error.get("input") is None:
         return key, EMPTY_SECTION if section_at(key) else f"is empty; it {_must(kind, context)}"
-    return key, _must(kind, context) + _unit(key, kind, error.get("input"))
+    help_ = _about(key) if kind in {"list_type", "dict_type"} else _unit(key, kind, error["input"])
+    return key, _must(kind, context) + help_
 
 
 def empty_sections(values: Any, key: Key = ()) -> Iterator[tuple[Key, str]]:
@@ -149,9 +150,9 @@ def _hint(key: Key) -> str:
     near = difflib.get_close_matches(wrong, known, n=1, cutoff=0.6)
     # A forgotten unit is the commonest slip: `stall` for `stall_timeout_s`.
     near = near or [name for name in known if name.startswith(wrong) or wrong.startswith(name)][:1]
-    if near:
-        return f"; did you mean {near[0]!r}?"
     elsewhere = [(*place, wrong) for place, other in sections() if wrong in other.model_fields]
     if elsewhere:
-        return f"; it belongs to {' or '.join(map(dotted, elsewhere))}"
+        return f"; you may mean {' or '.join(map(dotted, elsewhere))}"
+    if near:
+        return f"; did you mean {near[0]!r}?"
     return f"; known here are {', '.join(sorted(known))}"

@@ -1,0 +1,42 @@
+"""`vigia check`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from agent.commands import DEFAULT_CONFIG, ConfigOption, JsonOption
+
+
+def check(
+    config: ConfigOption = DEFAULT_CONFIG,
+    no_network: Annotated[
+        bool, typer.Option("--no-network", help="Leave the broker and network cameras alone.")
+    ] = False,
+    timeout_s: Annotated[
+        float, typer.Option(help="Seconds to wait for each camera and the broker.", min=0.1)
+    ] = 10.0,
+    json_output: JsonOption = False,
+) -> None:
+    """Try a configuration: load the models, open the cameras, log in to the broker.
+
+    Exit code 0 if all would work, 1 if something does not, 2 if the configuration is wrong.
+
+    Example: [bold]vigia check -c agent.yaml[/bold]
+    """
+    import json
+
+    from agent.check import as_dicts, exit_code
+    from agent.check import check as look
+    from agent.commands.output import findings_table, output
+    from agent.configfile import load
+
+    settings = load(config)
+    with output(stderr=True).status("trying models, cameras and broker ..."):
+        findings = look(settings, network=not no_network, timeout_s=timeout_s)
+    if json_output:
+        typer.echo(json.dumps(as_dicts(findings)))
+    else:
+        output().print(findings_table(findings))
+    raise typer.Exit(exit_code(findings))
