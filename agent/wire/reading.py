@@ -131,7 +131,7 @@ def _count(source: dict[str, Any], key: str) -> int:
 
 def _number(source: dict[str, Any], key: str) -> float:
     value = source.get(key)
-    if not _is_number(value):
+    if value is None or not _is_number(value):
         raise WireError(f"`{key}` of a message is not a number")
     try:
         return float(value)

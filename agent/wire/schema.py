@@ -33,5 +33,5 @@ def schema(schema_id: str) -> dict[str, Any]:
     if schema_id not in SCHEMAS:
         raise WireError(f"no schema {schema_id!r}; there are {', '.join(SCHEMAS)}")
     name = schema_id.removeprefix("vigia.").replace("/", "-") + ".json"
-    text = resources.files("agent.wire").joinpath("schemas", name).read_text("utf-8")
+    text = (resources.files("agent.wire") / "schemas" / name).read_text("utf-8")
     return dict(json.loads(text))
