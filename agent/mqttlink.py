@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 
 from agent.backoff import Backoff
 from agent.errors import AgentError
-from agent.mqttreason import SessionLostError
 from agent.mqttmessage import Handlers, Message
+from agent.mqttreason import SessionLostError
 from agent.mqttsession import connect, matches
 
 if TYPE_CHECKING:
