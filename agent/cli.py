@@ -23,6 +23,7 @@ from agent.commands import (
     model,
     run,
     version,
+    watch,
 )
 from agent.errors import AgentError, OutputError
 from engines.errors import EngineError, InferenceError
@@ -62,6 +63,7 @@ app.add_typer(config.app, name="config")
 app.add_typer(cameras.app, name="cameras")
 app.add_typer(model.app, name="model")
 app.command("detect")(detect.detect)
+app.command("watch")(watch.watch)
 app.command("version")(version.version)
 
 
@@ -88,7 +90,8 @@ def _fail(error: Exception, code: int) -> NoReturn:
     if os.environ.get(DEBUG_VARIABLE):
         raise error
     for line in str(error).splitlines() or [type(error).__name__]:
-        print(f"error: {line}", file=sys.stderr)  # noqa: T201 - the command's own words
+        shown = line if line.isprintable() else ascii(line)[1:-1]
+        print(f"error: {shown}", file=sys.stderr)  # noqa: T201 - the command's own words
     sys.exit(code)
 
 

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 RATE_WINDOW_S = 5.0
 """Rates are means over this time."""
 
+MIN_SPAN_S = 0.001
+"""Keeps the first two messages, which may come together, from making an endless rate."""
+
 MAX_ROWS = 1000
 """A broker can invent devices and cameras without end."""
 
@@ -43,10 +46,11 @@ class Row:
     arrivals: deque[float] = field(default_factory=deque)
 
     def fps(self, now_s: float) -> float:
-        """Messages a second."""
+        """Messages a second, of the last seconds."""
         while self.arrivals and self.arrivals[0] < now_s - RATE_WINDOW_S:
             self.arrivals.popleft()
-        return len(self.arrivals) / RATE_WINDOW_S
+        intervals = len(self.arrivals) - 1
+        return intervals / max(now_s - self.arrivals[0], MIN_SPAN_S) if intervals > 0 else 0.0
 
     def labels(self) -> str:
         """What the last frame showed: `2 box, 1 bag`."""
@@ -54,6 +58,17 @@ class Row:
             return ""
         counts = Counter(item["label"] for item in self.last.objects)
         return ", ".join(f"{n} {label}" for label, n in counts.most_common())
+
+    def line(self) -> str:
+        """The last message for people; what is not printable in it is escaped."""
+        last = self.last
+        if last is None:
+            return ""
+        text = (
+            f"{last.device} {last.camera} #{last.frame_index}: {self.labels() or 'nothing'} "
+            f"({self.age_ms:.0f} ms old)"
+        )
+        return text if text.isprintable() else ascii(text)
 
 
 class Board:
@@ -64,7 +79,7 @@ class Board:
         self.devices: dict[str, str] = {}
         self.foreign = 0
 
-    def take(self, topic: str, payload: bytes, now_s: float, wall_s: float) -> None:
+    def take(self, topic: str, payload: bytes, now_s: float, wall_s: float) -> Row | None:
         """Take one message.
 
         Args:
@@ -72,21 +87,24 @@ class Board:
             payload: its bytes; garbage is counted in `foreign`.
             now_s: monotonic clock.
             wall_s: seconds since the epoch.
+
+        Returns:
+            The camera's row if these were detections, else None.
         """
         try:
             if topic.endswith("/detections"):
-                self._detections(parse_detections(payload), now_s, wall_s)
-            else:
-                self._status(topic, parse(payload))
+                return self._detections(parse_detections(payload), now_s, wall_s)
+            self._status(topic, parse(payload))
         except AgentError:
             self.foreign += 1
+        return None
 
     def _row(self, device: str, camera: str) -> Row:
         if (device, camera) not in self.rows and len(self.rows) >= MAX_ROWS:
             return Row()
         return self.rows.setdefault((device, camera), Row())
 
-    def _detections(self, message: DetectionMessage, now_s: float, wall_s: float) -> None:
+    def _detections(self, message: DetectionMessage, now_s: float, wall_s: float) -> Row:
         row = self._row(message.device, message.camera)
         last = row.last
         if last is not None and last.boot == message.boot:
@@ -96,6 +114,7 @@ class Board:
         row.received += 1
         row.arrivals.append(now_s)
         row.fps(now_s)
+        return row
 
     def _status(self, topic: str, message: dict[str, object]) -> None:
         levels = topic.split("/")

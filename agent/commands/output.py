@@ -25,6 +25,11 @@ PIPE_COLUMNS = 200
 STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
 
+def plain(text: str) -> Text:
+    """A text from outside, without the control characters that terminals obey."""
+    return Text("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text))
+
+
 def output(*, stderr: bool = False) -> Console:
     """A console as wide as the terminal, or wide enough where there is none."""
     terminal = (sys.stderr if stderr else sys.stdout).isatty()
@@ -40,7 +45,9 @@ def findings_table(findings: Iterable[Finding]) -> Table:
     table.add_column(overflow="fold")
     for finding in findings:
         what = finding.what + (f"; {finding.fix}" if finding.fix else "")
-        table.add_row(Text(finding.status, STYLES[finding.status]), Text(finding.name), Text(what))
+        table.add_row(
+            Text(finding.status, STYLES[finding.status]), plain(finding.name), plain(what)
+        )
     return table
 
 
@@ -50,16 +57,16 @@ def board_table(board: Board, now_s: float) -> Table:
     table = Table(*columns, box=None, pad_edge=False, header_style="bold")
     for (device, camera), row in sorted(board.rows.items()):
         table.add_row(
-            Text(device),
-            Text(camera),
-            Text(row.state or "-"),
+            plain(device),
+            plain(camera),
+            plain(row.state or "-"),
             f"{row.fps(now_s):.1f}",
             f"{row.age_ms:.0f}",
             str(row.missed),
-            Text(row.labels() or "-"),
+            plain(row.labels() or "-"),
         )
     for device, state in sorted(board.devices.items()):
-        table.add_row(Text(device), "", Text(state), "", "", "", "", style="dim")
+        table.add_row(plain(device), "", plain(state), "", "", "", "", style="dim")
     if not board.rows:
         table.add_row(Text("waiting for messages ..."), style="dim")
     return table
