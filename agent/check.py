@@ -6,7 +6,7 @@ import queue
 import tempfile
 import threading
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -197,8 +197,12 @@ def _camera(name: str, config: CameraConfig, network: bool, timeout_s: float) ->
 
 
 def _broker(config: Config, network: bool, timeout_s: float) -> Iterable[Finding]:
-    from agent.mqtt import check_broker  # noqa: PLC0415
+    from agent.device import device_id  # noqa: PLC0415
+    from agent.mqttcheck import check_broker  # noqa: PLC0415
 
     if not network:
         return [Finding("mqtt", "ok", "not probed: --no-network")]
-    return [Finding("mqtt", "ok", check_broker(config.mqtt, timeout_s))]
+    report = check_broker(config.mqtt, device_id(config.device), timeout_s)
+    if report.warning:
+        return [replace(_failure("mqtt", report.warning), status="warn")]
+    return [Finding("mqtt", "ok", report.text())]
