@@ -32,7 +32,7 @@ def watch(
             "--config",
             "-c",
             metavar="FILE",
-            help=f"Take the broker of this file [{DEFAULT_CONFIG}].",
+            help=f"Take the broker of this file; default: {DEFAULT_CONFIG}.",
         ),
     ] = None,
     host: Annotated[str | None, typer.Option(help="The broker, instead of a file.")] = None,
