@@ -6,7 +6,7 @@ import queue
 import tempfile
 import threading
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -140,15 +140,15 @@ def _guarded(name: str, look: Callable[[], Iterable[Finding]]) -> list[Finding]:
     try:
         return list(look())
     except (AgentError, EngineError) as error:
-        return [_failure(name, str(error))]
+        return [_told(name, "fail", str(error))]
     except Exception as error:  # noqa: BLE001 - a probe is supervised: its bug is a finding
         return [Finding(name, "fail", f"internal error: {error!r}", "report it")]
 
 
-def _failure(name: str, message: str) -> Finding:
-    """Our errors say what to do after the last semicolon."""
+def _told(name: str, status: Literal["warn", "fail"], message: str) -> Finding:
+    """A message of ours: what to do stands after the last semicolon."""
     what, _, fix = message.rpartition("; ")
-    return Finding(name, "fail", what or fix, fix if what else "")
+    return Finding(name, status, what or fix, fix if what else "")
 
 
 def _model(slot: str, config: Config) -> Iterable[Finding]:
@@ -192,7 +192,7 @@ def _camera(name: str, config: CameraConfig, network: bool, timeout_s: float) ->
         return [Finding(key, "ok", "not probed: --no-network")]
     report = probe(name, config, timeout_s)
     if not report.ok:
-        return [_failure(key, report.reason)]
+        return [_told(key, "fail", report.reason)]
     return [Finding(key, "ok", report.text().removeprefix(f"{name}: "))]
 
 
@@ -203,6 +203,5 @@ def _broker(config: Config, network: bool, timeout_s: float) -> Iterable[Finding
     if not network:
         return [Finding("mqtt", "ok", "not probed: --no-network")]
     report = check_broker(config.mqtt, device_id(config.device), timeout_s)
-    if report.warning:
-        return [replace(_failure("mqtt", report.warning), status="warn")]
-    return [Finding("mqtt", "ok", report.text())]
+    findings = [Finding("mqtt", "ok", report.text())]
+    return [*findings, _told("mqtt", "warn", report.warning)] if report.warning else findings

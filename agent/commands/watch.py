@@ -96,11 +96,8 @@ def _settings(
     """The broker, of the file or of the options."""
     import os
 
-    from pydantic import ValidationError
-
     from agent.config import MqttConfig
-    from agent.configfile import load
-    from agent.configproblems import problem
+    from agent.configfile import from_options, load
     from agent.errors import ConfigError
 
     options = {"port": port, "username": username, "prefix": prefix}
@@ -112,12 +109,7 @@ def _settings(
     if config is not None:
         raise ConfigError("--host and --config: give one of them")
     password = os.environ.get(PASSWORD_VARIABLE)
-    values = {"host": host, "password": password, **given}
-    try:
-        return MqttConfig.model_validate(values)
-    except ValidationError as error:
-        told = [problem(e, values) for e in error.errors()]
-        raise ConfigError("\n".join(f"--{key[0]}: {what}" for key, what in told)) from None
+    return from_options(MqttConfig, {"host": host, "password": password, **given})
 
 
 def _topics(topics: Topics, *, table: bool) -> list[str]:
