@@ -11,13 +11,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import Counter, OrderedDict, deque
-from dataclasses import dataclass
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from agent.backoff import Backoff
 from agent.errors import AgentError
 from agent.mqttmessage import Handlers, Message
+from agent.mqttqueue import MAX_WAITING, SendQueue
 from agent.mqttreason import SessionLostError
 from agent.mqttsession import connect, matches
 
@@ -25,18 +25,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from agent.config import MqttConfig
+    from agent.mqttqueue import Entry
     from agent.mqttsession import Session
 
 log = logging.getLogger(__name__)
 
-MAX_WAITING = 128
-"""Messages taken and not yet sent or not yet acknowledged, at the most."""
-
 READY_BELOW = MAX_WAITING // 2
 """After a refusal the caller is told when so few are left, so that it is not told for each one."""
-
-MAX_SENDS = 5
-"""A message that was sent so often without being acknowledged may be why connections end."""
 
 STEP_S = 1.0
 """Longest sleep of the thread; keep-alives are measured in seconds."""
@@ -46,16 +41,6 @@ STABLE_S = 10.0
 
 JOIN_MARGIN_S = 0.5
 """Beyond the time to flush, for the goodbye itself."""
-
-
-@dataclass(slots=True)
-class _Taken:
-    """A message that was taken and is not yet known to have arrived."""
-
-    message: Message
-    sends: int = 0
-    kept: bool = False
-    """It is one of the retained messages, which every new connection is told anyway."""
 
 
 class Link:
@@ -84,12 +69,9 @@ class Link:
         self._will = will
         self._backoff = backoff or Backoff(config.reconnect_initial_s, config.reconnect_max_s)
         self._lock = threading.Condition()
-        self._waiting: deque[_Taken] = deque()
-        self._sent: OrderedDict[int, _Taken] = OrderedDict()
-        self._retained: dict[str, Message] = {}
-        self._untold: OrderedDict[str, None] = OrderedDict()
+        self._queue = SendQueue()
         self._subscriptions: dict[str, tuple[Callable[[str, bytes], None], int]] = {}
-        self._unasked: OrderedDict[str, None] = OrderedDict()
+        self._unasked: list[str] = []
         self._asked: dict[int, str] = {}
         self._listeners: list[Callable[[], None]] = []
         self._refused = False
@@ -131,12 +113,11 @@ class Link:
         Returns:
             False if it was not taken: no connection, or too many messages wait.
         """
-        taken = _Taken(Message(topic, payload, qos, retain, schema, expiry_s))
+        message = Message(topic, payload, qos, retain, schema, expiry_s)
         with self._lock:
-            if not self._up or len(self._waiting) + len(self._sent) >= MAX_WAITING:
+            if not self._up or not self._queue.take(message):
                 self._refused = True
                 return False
-            self._waiting.append(taken)
             session = self._session
         if session is not None:
             session.wake()
@@ -153,8 +134,7 @@ class Link:
     def set_retained(self, topic: str, payload: bytes, schema: str = "") -> None:
         """Keep a message told: now, and again on every new connection. The newest wins."""
         with self._lock:
-            self._retained[topic] = Message(topic, payload, qos=1, retain=True, schema=schema)
-            self._untold[topic] = None
+            self._queue.keep(Message(topic, payload, qos=1, retain=True, schema=schema))
             session = self._session
         if session is not None:
             session.wake()
@@ -168,7 +148,7 @@ class Link:
         """
         with self._lock:
             self._subscriptions[topic_filter] = (callback, qos)
-            self._unasked[topic_filter] = None
+            self._unasked.append(topic_filter)
             session = self._session
         if session is not None:
             session.wake()
@@ -177,7 +157,7 @@ class Link:
         """Plain values for telemetry: what happened since the start."""
         with self._lock:
             counts = dict(self._counts)
-            waiting = len(self._waiting) + len(self._sent)
+            waiting = self._queue.load
         return {
             "connects": counts.get("connects", 0),
             "disconnects": counts.get("disconnects", 0),
@@ -257,8 +237,7 @@ class Link:
 
     def _begin(self, session: Session) -> None:
         with self._lock:
-            self._untold = OrderedDict.fromkeys(self._retained)
-            self._unasked = OrderedDict.fromkeys(self._subscriptions)
+            self._unasked = list(self._subscriptions)
             self._asked.clear()
             self._session, self._up = session, True
             self._counts["connects"] += 1
@@ -272,10 +251,7 @@ class Link:
         with self._lock:
             self._session, self._up = None, False
             self._counts["disconnects"] += 1
-            # In order: what was not acknowledged is older than what waits.
-            again = [taken for taken in self._sent.values() if not taken.kept]
-            self._waiting.extendleft(reversed(again))
-            self._sent.clear()
+            self._queue.disconnected()
             self._lock.notify_all()
         session.close()
 
@@ -294,12 +270,7 @@ class Link:
 
     def _all_sent(self) -> bool:
         session = self._session
-        return (
-            not self._waiting
-            and not self._sent
-            and not self._untold
-            and (session is None or session.clear)
-        )
+        return self._queue.empty and (session is None or session.clear)
 
     def _ask(self, session: Session) -> None:
         with self._lock:
@@ -309,43 +280,35 @@ class Link:
             self._asked[session.subscribe(topic_filter, qos)] = topic_filter
 
     def _send(self, session: Session) -> None:
-        while session.clear and len(self._sent) < session.inflight_limit:
-            taken = self._next()
-            if taken is None:
+        while session.clear and self._queue.unacknowledged < session.inflight_limit:
+            with self._lock:
+                entry = self._queue.next()
+            if entry is None:
                 break
-            self._send_one(session, taken)
+            self._send_one(session, entry)
         self._tell_ready()
 
-    def _next(self) -> _Taken | None:
-        with self._lock:
-            if self._untold:
-                topic, _ = self._untold.popitem(last=False)
-                return _Taken(self._retained[topic], kept=True)
-            return self._waiting.popleft() if self._waiting else None
-
-    def _send_one(self, session: Session, taken: _Taken) -> None:
-        message = taken.message
+    def _send_one(self, session: Session, entry: Entry) -> None:
+        message = entry.message
         if not session.fits(message):
             self._give_up("too_large", message, "is larger than the broker takes")
             return
-        if taken.sends >= MAX_SENDS:
-            self._give_up("given_up", message, "was never acknowledged")
+        if entry.hopeless:
+            self._give_up("given_up", message, "was sent several times and never acknowledged")
             return
-        try:
-            mid = session.publish(message)
-        except SessionLostError:
-            with self._lock:
-                if not taken.kept:
-                    self._waiting.appendleft(taken)
-            raise
+        # Before sending: a message may break the connection while it is written.
+        entry.sends += 1
+        packet_id = session.publish(message)
         with self._lock:
             self._counts["sent"] += 1
             if session.awaits_acknowledgement(message):
-                taken.sends += 1
-                self._sent[mid] = taken
+                self._queue.sent(packet_id)
+            else:
+                self._queue.done()
 
     def _give_up(self, cause: str, message: Message, why: str) -> None:
         with self._lock:
+            self._queue.done()
             self._counts[cause] += 1
             first = self._counts[cause] == 1
         level = logging.WARNING if first else logging.DEBUG
@@ -354,8 +317,7 @@ class Link:
 
     def _tell_ready(self) -> None:
         with self._lock:
-            waiting = len(self._waiting) + len(self._sent)
-            if not self._refused or waiting > READY_BELOW:
+            if not self._refused or self._queue.load > READY_BELOW:
                 return
             self._refused = False
             listeners = tuple(self._listeners)
@@ -370,15 +332,14 @@ class Link:
 
     def _acknowledged(self, mid: int, refusal: str) -> None:
         with self._lock:
-            taken = self._sent.pop(mid, None)
-            if taken is None:
+            message = self._queue.acknowledged(mid)
+            if message is None:
                 return
             self._counts["refused" if refusal else "acknowledged"] += 1
             first = self._counts["refused"] == 1
         if refusal:
             level = logging.WARNING if first else logging.DEBUG
-            topic = taken.message.topic
-            log.log(level, "the broker refuses messages on %s: %s", topic, refusal)
+            log.log(level, "the broker refuses messages on %s: %s", message.topic, refusal)
 
     def _subscribed(self, mid: int, refusal: str) -> None:
         topic_filter = self._asked.pop(mid, "")

@@ -293,9 +293,10 @@ class Session:
         self._watch(sock)
         ready = {key.fd: mask for key, mask in self._selector.select(0 if pending else timeout_s)}
         if self._wake_in.fileno() in ready:
-            self._woken = False
             with contextlib.suppress(BlockingIOError):
                 self._wake_in.recv(WAKE_READ_BYTES)
+            # Last: a byte sent for a flag that is already down would be read away with the others.
+            self._woken = False
         mask = ready.get(sock.fileno(), 0)
         if mask & selectors.EVENT_READ or pending:
             self._paho.loop_read()
@@ -319,7 +320,8 @@ class Session:
             self._paho.disconnect()
         # Still open if the goodbye did not go out at once (the broker will publish the will), or if
         # the handshake failed.
-        for sock in (self._paho.socket(), self._context and self._context.wrapped):
+        wrapped = None if self._context is None else self._context.wrapped
+        for sock in (self._paho.socket(), wrapped):
             if sock is not None:
                 with contextlib.suppress(OSError):
                     sock.close()

@@ -22,7 +22,8 @@ from agent.detection import Detections, ModelRef
 from agent.errors import ConfigError
 from agent.mqtt import MqttClient
 from agent.mqttcheck import check_broker
-from agent.mqttlink import MAX_WAITING, Link
+from agent.mqttlink import Link
+from agent.mqttqueue import MAX_WAITING
 from agent.mqttreason import ConnectError
 from agent.publish import Publisher
 from agent.wire import messages
