@@ -87,7 +87,7 @@ class SendQueue:
     def next(self) -> Entry | None:
         """The message to send now, or None; its fate is then said by `sent` or `done`."""
         self._in_hand = None
-        if any(entry.sends > SUSPECT_SENDS for entry in self._sent.values()):
+        if self._sent and next(reversed(self._sent.values())).sends > SUSPECT_SENDS:
             return None
         if self._untold:
             topic, _ = self._untold.popitem(last=False)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import selectors
 import socket
 import ssl
 import time
@@ -29,6 +28,7 @@ from agent.mqttreason import (
     explain_loss,
     explain_silence,
 )
+from agent.mqttwait import SocketWait
 from agent.tls import client_context
 
 if TYPE_CHECKING:
@@ -46,8 +46,6 @@ PACKET_OVERHEAD_BYTES = 256
 """More than fixed header, packet id and our properties take in a PUBLISH."""
 
 CONTENT_TYPE = "application/json"
-
-WAKE_READ_BYTES = 4096
 
 matches = topic_matches_sub
 """`matches(topic_filter, topic)`."""
@@ -133,13 +131,7 @@ class Session:
         self._aliases: dict[str, int] = {}
         self._answer: tuple[int, str] | None = None
         self._lost: SessionLostError | None = None
-        self._woken = False
-        self._wake_out, self._wake_in = socket.socketpair()
-        self._wake_out.setblocking(False)
-        self._wake_in.setblocking(False)
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(self._wake_in, selectors.EVENT_READ)
-        self._registered: tuple[Any, int] | None = None
+        self._wait = SocketWait()
         self._context: NamedContext | None = None
         self._tap = _ErrorTap()
         self._paho = self._new_client(client_id, version, will)
@@ -156,14 +148,11 @@ class Session:
         client.connect_timeout = config.connect_timeout_s
         client.max_inflight_messages = MAX_INFLIGHT
         if config.username is not None:
-            password = config.password
-            client.username_pw_set(
-                config.username, None if password is None else password.get_secret_value()
-            )
+            password = None if config.password is None else config.password.get_secret_value()
+            client.username_pw_set(config.username, password)
         if will is not None:
-            client.will_set(
-                will.topic, will.payload, will.qos, will.retain, self._will_properties(will)
-            )
+            properties = _properties(will, PacketTypes.WILLMESSAGE) if self._v5 else None
+            client.will_set(will.topic, will.payload, will.qos, will.retain, properties)
         tap = logging.Logger("paho", logging.ERROR)  # noqa: LOG001 - one for each session
         tap.addHandler(self._tap)
         client.enable_logger(tap)
@@ -250,7 +239,7 @@ class Session:
             message.payload,
             min(message.qos, self._max_qos),
             message.retain and self._retain_available,
-            _properties(message, alias) if self._v5 else None,
+            _properties(message, PacketTypes.PUBLISH, alias) if self._v5 else None,
         )
         if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS or self._lost is not None:
             raise self._loss()
@@ -288,19 +277,12 @@ class Session:
         sock = self._paho.socket()
         if sock is None:
             raise self._loss()
-        # What OpenSSL has decrypted already makes no socket readable.
-        pending = isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
-        self._watch(sock)
-        ready = {key.fd: mask for key, mask in self._selector.select(0 if pending else timeout_s)}
-        if self._wake_in.fileno() in ready:
-            with contextlib.suppress(BlockingIOError):
-                self._wake_in.recv(WAKE_READ_BYTES)
-            # Last: a byte sent for a flag that is already down would be read away with the others.
-            self._woken = False
-        mask = ready.get(sock.fileno(), 0)
-        if mask & selectors.EVENT_READ or pending:
+        readable, writable = self._wait.wait(
+            sock, write=self._paho.want_write(), timeout_s=timeout_s
+        )
+        if readable:
             self._paho.loop_read()
-        if mask & selectors.EVENT_WRITE:
+        if writable:
             self._paho.loop_write()
         self._paho.loop_misc()
         if self._lost is not None or self._paho.socket() is None:
@@ -308,11 +290,7 @@ class Session:
 
     def wake(self) -> None:
         """Make `step` return; from any thread."""
-        if not self._woken:
-            self._woken = True
-            # A full or closed pipe needs no more bytes.
-            with contextlib.suppress(OSError):
-                self._wake_out.send(b"\0")
+        self._wait.wake()
 
     def close(self) -> None:
         """Say goodbye if the connection is up, and give everything back; never raises."""
@@ -325,17 +303,7 @@ class Session:
             if sock is not None:
                 with contextlib.suppress(OSError):
                     sock.close()
-        self._selector.close()
-        self._wake_in.close()
-        self._wake_out.close()
-
-    def _watch(self, sock: Any) -> None:
-        wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._paho.want_write() else 0)
-        if self._registered is None:
-            self._selector.register(sock, wanted)
-        elif self._registered != (sock, wanted):
-            self._selector.modify(sock, wanted)
-        self._registered = (sock, wanted)
+        self._wait.close()
 
     def _loss(self) -> SessionLostError:
         return self._lost or explain_loss(self._tap.error, self.where)
@@ -389,17 +357,9 @@ class Session:
         refused = [str(code) for code in codes if code.is_failure]
         self._handlers.subscribed(mid, ", ".join(refused))
 
-    def _will_properties(self, will: Message) -> Properties | None:
-        if not self._v5:
-            return None
-        properties = Properties(PacketTypes.WILLMESSAGE)  # type: ignore[no-untyped-call]
-        properties.ContentType = CONTENT_TYPE
-        properties.UserProperty = ("schema", will.schema)
-        return properties
 
-
-def _properties(message: Message, alias: int | None) -> Properties:
-    properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+def _properties(message: Message, packet_type: int, alias: int | None = None) -> Properties:
+    properties = Properties(packet_type)  # type: ignore[no-untyped-call]
     properties.ContentType = CONTENT_TYPE
     if message.schema:
         properties.UserProperty = ("schema", message.schema)
