@@ -169,7 +169,7 @@ def explain_tls(error: ssl.SSLError) -> tuple[str, str]:
         )
     if isinstance(error, ssl.SSLEOFError):
         return _NO_TLS
-    name = error.reason or ""
+    name = getattr(error, "reason", None) or ""
     for part, reason, hint in _ALERTS:
         if part in name:
             return reason, hint

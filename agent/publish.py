@@ -139,10 +139,14 @@ class Publisher:
     def _run(self) -> None:
         while True:
             with self._lock:
-                left = None if self._deadline is None else self._deadline - time.monotonic()
-                self._lock.wait_for(self._has_work, left)
+                while not self._has_work():
+                    # Computed anew each time: `close` sets the deadline while this waits.
+                    deadline = self._deadline
+                    self._lock.wait(None if deadline is None else deadline - time.monotonic())
                 batch = list(self._inbox)
                 self._inbox.clear()
+            # First what waits: with a full outbox and a broker that is back, nothing is dropped.
+            self._send()
             for result, late in batch:
                 self._draft(result, late)
             self._send()
@@ -202,7 +206,7 @@ class Publisher:
         while True:
             with self._lock:
                 draft = self._outbox.first()
-                if draft is None:
+                if draft is None or not self._ready:
                     return
                 # Before the attempt: the broker may become ready just after it refused.
                 self._ready = False
