@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import queue
+import re
 import socket
 import struct
+import subprocess
+import sys
 import threading
 import time
 from collections import defaultdict
+from pathlib import Path
 
 import jsonschema
 import numpy as np
@@ -681,3 +686,31 @@ def test_an_old_broker_is_refused_where_5_is_demanded(prefix):
         assert error.stage == "connect"
         assert "version" in error.reason
         assert broker.versions == [5]
+
+
+# --- the documentation -------------------------------------------------------------------------
+
+
+def test_the_subscriber_in_the_documentation_prints_detections(mosquitto, prefix):
+    text = (Path(__file__).parents[2] / "docs" / "mqtt.md").read_text("utf-8")
+    (script,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    script = script.replace('"localhost", 1883', f'"127.0.0.1", {mosquitto.port}')
+    script = script.replace("vigia/v1", prefix)
+    settings = config(mosquitto.port, prefix)
+    reader = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    lines = queue.Queue()
+    thread = threading.Thread(target=lambda: lines.put(reader.stdout.readline()), daemon=True)
+    thread.start()
+    try:
+        with client(settings) as made, publisher(made, settings) as sink:
+            deadline = time.monotonic() + 20
+            while lines.empty() and time.monotonic() < deadline:
+                # It cannot tell when it has subscribed.
+                sink.publish(one_object())
+                time.sleep(0.05)
+        assert lines.get(timeout=5).split() == [DEVICE, "a", "box", "0.5", "0.16667", "0.25"]
+    finally:
+        reader.kill()
+        reader.wait(10)
+        thread.join(10)
+        reader.stdout.close()

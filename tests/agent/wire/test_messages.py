@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
+from pathlib import Path
 
 import jsonschema
 import numpy as np
@@ -320,3 +322,23 @@ def test_topics():
     assert topics.detections("+") == "vigia/v1/d1/cam/+/detections"
     assert topics.events("a") == "vigia/v1/d1/cam/a/events"
     assert topics.model_state("main") == "vigia/v1/d1/model/main/state"
+
+
+# --- the documentation -------------------------------------------------------------------------
+
+
+def test_the_message_in_the_documentation_is_valid_and_can_be_read():
+    text = (Path(__file__).parents[3] / "docs" / "mqtt.md").read_text("utf-8")
+    samples = re.findall(r"```json\n(.*?)```", text, re.DOTALL)
+    assert samples
+    for sample in samples:
+        message = parse_detections(sample.encode())
+        valid(sample.encode(), DETECTIONS)
+        for entry in message.objects:
+            height, width = entry["mask"]["size"]
+            assert rle.decode(entry["mask"]["rle"], width, height).any()
+
+
+def test_every_topic_and_schema_is_documented():
+    text = (Path(__file__).parents[3] / "docs" / "mqtt.md").read_text("utf-8")
+    assert all(f"`{schema_id}`" in text for schema_id in SCHEMAS)
