@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -31,7 +31,7 @@ NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 QUOTED = re.compile(r" '[^'<][^']{3,}'")
 """Pieces of the file in a message of the YAML library."""
 
-Key = tuple[Union[str, int], ...]
+Key = tuple[str | int, ...]
 """Where a value stands: mapping keys and list indices from the top."""
 
 
