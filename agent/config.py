@@ -44,9 +44,6 @@ class TlsConfig(Section):
     cert_file: Path | None = Field(default=None, description="PEM client certificate (mutual TLS).")
     key_file: Path | None = Field(default=None, description="PEM private key of cert_file.")
     key_password: SecretStr | None = Field(default=None, description="Password of key_file.")
-    server_name: str | None = Field(
-        default=None, description="Name the broker's certificate must carry; default: mqtt.host."
-    )
 
     @model_validator(mode="after")
     def _pair(self) -> TlsConfig:

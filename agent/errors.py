@@ -25,3 +25,7 @@ class BrokerError(AgentError):
 
 class OutputError(AgentError):
     """A model's output cannot be decoded: wrong shape, NaN or Inf."""
+
+
+class WireError(AgentError):
+    """Bytes from the broker are not a message of the protocol."""

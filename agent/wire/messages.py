@@ -7,7 +7,6 @@ not apply are absent, not null.
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
@@ -62,7 +61,7 @@ def encode_detections(result: Result, device: str, boot: str, seq: int, dropped:
             "cam": result.camera,
             "seq": seq,
             "boot": boot,
-            "ts": round(result.wall_s, WALL_DIGITS),
+            "ts": _wall(result.wall_s),
             "frame": {"w": result.width, "h": result.height, "id": result.frame_index},
             "model": {
                 "slot": model.slot,
@@ -111,19 +110,20 @@ def _objects(result: Result) -> list[dict[str, Any]]:
             entry["obb"] = [round(v, BOX_DIGITS) for v in values]
     if found.masks is not None:
         for entry, mask in zip(objects, found.masks, strict=True):
-            entry["mask"] = {"rle": rle.encode(mask, height, width), "size": [height, width]}
+            entry["mask"] = {"rle": rle.encode(mask, width, height), "size": [height, width]}
     return objects
 
 
-def encode_status(device: str, boot: str, state: str, reason: str = "") -> bytes:
+def encode_status(device: str, boot: str, ts: float, state: str, reason: str = "") -> bytes:
     """State of the device: "online", "degraded", "stopping" or "offline"."""
-    message = {"schema": STATUS, "device": device, "boot": boot, "state": state, "ts": _now()}
+    message = {"schema": STATUS, "device": device, "boot": boot, "state": state, "ts": _wall(ts)}
     return _encode({**message, **({"reason": reason} if reason else {})})
 
 
 def encode_info(
     device: str,
     boot: str,
+    ts: float,
     hardware: Mapping[str, object],
     versions: Mapping[str, str | None],
     models: Mapping[str, ModelRef],
@@ -135,7 +135,7 @@ def encode_info(
             "schema": INFO,
             "device": device,
             "boot": boot,
-            "ts": _now(),
+            "ts": _wall(ts),
             "hardware": dict(hardware),
             "versions": {name: v for name, v in versions.items() if v is not None},
             "models": {slot: _model(ref) for slot, ref in models.items()},
@@ -145,14 +145,14 @@ def encode_info(
     )
 
 
-def encode_model_state(device: str, boot: str, ref: ModelRef) -> bytes:
+def encode_model_state(device: str, boot: str, ts: float, ref: ModelRef) -> bytes:
     """Which model a slot runs."""
     return _encode(
         {
             "schema": MODEL_STATE,
             "device": device,
             "boot": boot,
-            "ts": _now(),
+            "ts": _wall(ts),
             "slot": ref.slot,
             "active": _model(ref),
         }
@@ -169,7 +169,7 @@ def encode_camera_status(
         "boot": boot,
         "cam": camera,
         "state": state,
-        "since": round(since, WALL_DIGITS),
+        "since": _wall(since),
         "attempts": attempts,
     }
     return _encode({**message, **({"reason": reason} if reason else {})})
@@ -178,6 +178,7 @@ def encode_camera_status(
 def encode_telemetry(
     device: str,
     boot: str,
+    ts: float,
     host: Mapping[str, object],
     cameras: Mapping[str, Mapping[str, object]],
     publisher: Mapping[str, object],
@@ -188,7 +189,7 @@ def encode_telemetry(
             "schema": TELEMETRY,
             "device": device,
             "boot": boot,
-            "ts": _now(),
+            "ts": _wall(ts),
             "host": dict(host),
             "cameras": dict(cameras),
             "publisher": dict(publisher),
@@ -295,8 +296,8 @@ def _model(ref: ModelRef) -> dict[str, object]:
     }
 
 
-def _now() -> float:
-    return round(time.time(), WALL_DIGITS)
+def _wall(seconds: float) -> float:
+    return round(seconds, WALL_DIGITS)
 
 
 def _encode(message: Mapping[str, object]) -> bytes:
