@@ -10,6 +10,7 @@ import functools
 import logging
 import secrets
 import signal
+import time
 from typing import TYPE_CHECKING
 
 import anyio
@@ -21,6 +22,7 @@ from agent.device import HostProbe, device_id, hardware
 from agent.errors import ConfigError
 from agent.models import load_model
 from agent.mqtt import MqttClient
+from agent.outbox import MemoryOutbox
 from agent.pipeline.pipeline import CameraPlan, Pipeline
 from agent.publish import Publisher
 from agent.versions import versions
@@ -81,7 +83,12 @@ class Agent:
             raise ConfigError("cameras: none is enabled; enable one")
         self._client = MqttClient(config.mqtt, self._device, self._boot)
         self._publisher = Publisher(
-            self._client, self._topics, config.mqtt, self._device, self._boot
+            broker=self._client,
+            outbox=MemoryOutbox(config.mqtt.outbox_messages, config.mqtt.outbox_bytes),
+            topics=self._topics,
+            config=config.mqtt,
+            device=self._device,
+            boot=self._boot,
         )
         self._host = HostProbe()
         self._pipeline = Pipeline(
@@ -158,11 +165,13 @@ class Agent:
             messages.encode_telemetry(
                 device=self._device,
                 boot=self._boot,
+                ts=time.time(),
                 host=self._host.look(),
                 cameras=self._pipeline.stats.recent(),
                 publisher=self._publisher.counters(),
             ),
             qos=0,
+            schema=messages.TELEMETRY,
         )
 
     def _announce(self) -> None:
@@ -177,24 +186,32 @@ class Agent:
             messages.encode_info(
                 device=self._device,
                 boot=self._boot,
+                ts=time.time(),
                 hardware=hardware(),
                 versions=versions(),
                 models=dict(models),
                 cameras=sorted(self._config.cameras),
             ),
+            messages.INFO,
         )
         for slot, ref in models:
-            self._client.set_retained(
-                self._topics.model_state(slot), messages.encode_model_state(ref)
-            )
+            state = messages.encode_model_state(self._device, self._boot, time.time(), ref)
+            self._client.set_retained(self._topics.model_state(slot), state, messages.MODEL_STATE)
         for name in set(self._config.cameras) - set(self._enabled):
             self._camera_changed(name, Camera.disabled())
 
     def _camera_changed(self, name: str, status: CameraStatus) -> None:
         log.info("camera %s: %s%s", name, status.state, f": {status.reason}" * bool(status.reason))
-        self._client.set_retained(
-            self._topics.camera_status(name), messages.encode_camera_status(name, status)
+        payload = messages.encode_camera_status(
+            self._device,
+            self._boot,
+            name,
+            state=status.state,
+            reason=status.reason,
+            since=status.since_wall_s,
+            attempts=status.attempts,
         )
+        self._client.set_retained(self._topics.camera_status(name), payload, messages.CAMERA_STATUS)
 
     def _models_changed(self) -> None:
         reasons = [r.reason for r in self._pipeline.runners.values() if r.reason]

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MAX_IN_FLIGHT = 100
-"""QoS 1 messages handed over and not yet acknowledged; brokers commonly allow more."""
+"""Messages handed over and not yet acknowledged (QoS 1) or written (QoS 0)."""
 
 MAX_RETAINED = 1000
 """State messages kept for the next connection: one for each camera and model, and a few."""
@@ -87,7 +87,7 @@ class MqttClient:
         self._lock = threading.Lock()
         self._retained: dict[str, tuple[bytes, str]] = {}
         self._handlers: dict[str, Callable[[str, bytes], None]] = {}
-        self._in_flight: deque[paho.MQTTMessageInfo] = deque()
+        self._in_flight: deque[tuple[paho.MQTTMessageInfo, int]] = deque()
         self._aliases: dict[str, int] = {}
         self._max_aliases = 0
         self._state, self._state_reason = "online", ""
@@ -128,15 +128,14 @@ class MqttClient:
     ) -> bool:
         """See `agent.interfaces.Broker`."""
         with self._lock:
-            if not self._up.is_set() or (qos and self._count_in_flight() >= MAX_IN_FLIGHT):
+            if not self._up.is_set() or self._count_in_flight() >= MAX_IN_FLIGHT:
                 return False
             properties = self._properties(schema, None if retain else self._expiry())
             name = self._aliased(topic, properties) if properties and not (qos or retain) else topic
             info = self._client.publish(name, payload, qos, retain, properties)
             if info.rc != paho.MQTT_ERR_SUCCESS:
                 return False
-            if qos:
-                self._in_flight.append(info)
+            self._in_flight.append((info, qos))
             return True
 
     def set_retained(self, topic: str, payload: bytes, schema: str = "") -> None:
@@ -166,7 +165,7 @@ class MqttClient:
         self._progress.clear()
 
     def flush(self, timeout_s: float) -> bool:
-        """Wait until everything handed over with QoS 1 is acknowledged."""
+        """Wait until everything handed over is acknowledged or, with QoS 0, written."""
         deadline = time.monotonic() + timeout_s
         while True:
             with self._lock:
@@ -279,6 +278,8 @@ class MqttClient:
         self.connects += 1
         log.info("connected to %s, MQTT %s", self._config.host, self.protocol)
         with self._lock:
+            # Unacknowledged messages are sent again now; unwritten ones went with the last session.
+            self._in_flight = deque(item for item in self._in_flight if item[1])
             self._aliases.clear()
             self._max_aliases = int(getattr(properties, "TopicAliasMaximum", 0) or 0)
             for topic_filter in self._handlers:
@@ -336,7 +337,7 @@ class MqttClient:
         return messages.encode_status(self._device, self._boot, time.time(), state, reason)
 
     def _count_in_flight(self) -> int:
-        while self._in_flight and self._in_flight[0].is_published():
+        while self._in_flight and self._in_flight[0][0].is_published():
             self._in_flight.popleft()
         return len(self._in_flight)
 

@@ -29,14 +29,18 @@ class Outbox(Protocol):
             The results that had to give way, oldest first.
         """
 
-    def peek(self, timeout_s: float) -> Result | None:
-        """The oldest result, which stays until `pop`; None if none came within `timeout_s`."""
+    def take(self, timeout_s: float) -> Result | None:
+        """Remove and return the oldest result; None if none came within `timeout_s`."""
 
-    def pop(self) -> None:
-        """Remove the oldest result."""
+    def restore(self, result: Result) -> list[Result]:
+        """Put back what was taken and could not be sent.
+
+        Returns:
+            As `put`.
+        """
 
     def wake(self) -> None:
-        """Make a waiting `peek` return at once."""
+        """Make a waiting `take` return at once."""
 
     def __len__(self) -> int: ...
 
@@ -54,7 +58,6 @@ class MemoryOutbox:
         self._max_bytes = max_bytes
         self._waiting: deque[Result] = deque()
         self._bytes = 0
-        self._popped: Result | None = None
         self._woken = False
         self._changed = threading.Condition()
 
@@ -63,37 +66,39 @@ class MemoryOutbox:
 
     def put(self, result: Result) -> list[Result]:
         """See `Outbox`."""
-        dropped: list[Result] = []
         with self._changed:
             self._waiting.append(result)
             self._bytes += size_of(result)
-            while len(self._waiting) > self._max_messages or (
-                self._bytes > self._max_bytes and len(self._waiting) > 1
-            ):
-                dropped.append(self._remove())
             self._changed.notify()
-        return dropped
+            return self._make_room()
 
-    def peek(self, timeout_s: float) -> Result | None:
+    def restore(self, result: Result) -> list[Result]:
+        """See `Outbox`."""
+        with self._changed:
+            self._waiting.appendleft(result)
+            self._bytes += size_of(result)
+            return self._make_room()
+
+    def take(self, timeout_s: float) -> Result | None:
         """See `Outbox`."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._woken, timeout_s)
             self._woken = False
-            self._popped = self._waiting[0] if self._waiting else None
-            return self._popped
-
-    def pop(self) -> None:
-        """See `Outbox`."""
-        with self._changed:
-            # What was peeked at may have given way to newer results meanwhile.
-            if self._waiting and self._waiting[0] is self._popped:
-                self._remove()
+            return self._remove() if self._waiting else None
 
     def wake(self) -> None:
         """See `Outbox`."""
         with self._changed:
             self._woken = True
             self._changed.notify_all()
+
+    def _make_room(self) -> list[Result]:
+        dropped: list[Result] = []
+        while len(self._waiting) > self._max_messages or (
+            self._bytes > self._max_bytes and len(self._waiting) > 1
+        ):
+            dropped.append(self._remove())
+        return dropped
 
     def _remove(self) -> Result:
         result = self._waiting.popleft()

@@ -79,7 +79,7 @@ class Publisher:
         self._drops: Counter[str] = Counter()
         self._due_ns: dict[str, float] = {}
         self._closing = threading.Event()
-        self._idle = threading.Event()
+        self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="publish", daemon=True)
 
     def start(self) -> None:
@@ -92,7 +92,6 @@ class Publisher:
         if cause is not None:
             self._leave_out(result, cause)
             return
-        self._idle.clear()
         for old in self._outbox.put(result):
             self._leave_out(old, "outbox_full")
 
@@ -113,7 +112,7 @@ class Publisher:
         """
         self._closing.set()
         self._outbox.wake()
-        done = self._idle.wait(timeout_s) and not len(self._outbox)
+        done = self._ended.wait(timeout_s) and not len(self._outbox)
         if not done:
             with self._lock:
                 self._drops["shutdown"] += len(self._outbox)
@@ -139,17 +138,18 @@ class Publisher:
 
     def _run(self) -> None:
         while True:
-            result = self._outbox.peek(IDLE_S)
+            closing = self._closing.is_set()
+            result = self._outbox.take(0.0 if closing else IDLE_S)
             if result is None:
-                self._idle.set()
-                if self._closing.is_set():
+                if closing:
+                    self._ended.set()
                     return
-            elif self._send(result):
-                self._outbox.pop()
-            elif self._closing.is_set() and not self._broker.connected:
-                self._idle.set()
-                return
-            else:
+            elif not self._send(result):
+                for old in self._outbox.restore(result):
+                    self._leave_out(old, "outbox_full")
+                if closing and not self._broker.connected:
+                    self._ended.set()
+                    return
                 self._broker.wait_progress(IDLE_S)
 
     def _send(self, result: Result) -> bool:

@@ -282,7 +282,7 @@ def parse_detections(payload: bytes) -> DetectionMessage:
 def schema(schema_id: str) -> dict[str, Any]:
     """The JSON Schema of a message, by the id in its `schema` field."""
     name = schema_id.removeprefix("vigia.").replace("/", "-") + ".json"
-    text = resources.files("agent.wire").joinpath("schemas", name).read_text("utf-8")
+    text = resources.files("agent.wire").joinpath("schemas").joinpath(name).read_text("utf-8")
     return dict(json.loads(text))
 
 
