@@ -21,6 +21,7 @@ from paho.mqtt.properties import Properties
 
 from agent.backoff import Backoff
 from agent.configfile import reveal
+from agent.errors import BrokerError
 from agent.tls import make_context, reason_of
 from agent.wire import messages
 from agent.wire.topics import Topics
@@ -368,3 +369,33 @@ class MqttClient:
             return topic
         properties.TopicAlias = self._aliases.setdefault(topic, len(self._aliases) + 1)
         return "" if known else topic
+
+
+def check_broker(config: MqttConfig, device: str, timeout_s: float) -> str:
+    """Connect, subscribe to a topic of our own and send a message round.
+
+    Returns:
+        What was found, for people.
+
+    Raises:
+        BrokerError: why it does not work, and what to do.
+        ConfigError: certificates that cannot be read.
+    """
+    client = MqttClient(config, device, "check", watcher=True)
+    topic = f"{config.prefix}/{device}/check"
+    came = threading.Event()
+    client.subscribe(topic, lambda _topic, _payload: came.set())
+    client.start()
+    deadline = time.monotonic() + timeout_s
+    try:
+        if not client.wait_connected(timeout_s):
+            raise BrokerError(client.last_error or "the broker does not answer")
+        client.publish(topic, b"{}", qos=1)
+        if not came.wait(max(0.1, deadline - time.monotonic())):
+            raise BrokerError(
+                f"connected, but a message on {topic} did not come back; allow this device to "
+                "write and read its own topics in the broker's access rules"
+            )
+        return f"{config.host}:{config.effective_port}, MQTT {client.protocol}, round trip works"
+    finally:
+        client.close(1.0)

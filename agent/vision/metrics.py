@@ -1,8 +1,8 @@
 """Mean average precision of detections against ground truth, as COCO defines it.
 
-https://cocodataset.org/#detection-eval: detections are matched to unmatched truths of their class in
-order of falling score; precision is interpolated at 101 recall levels; the mean is over classes, and
-for `map50_95` over the IoU thresholds 0.50, 0.55, … 0.95.
+https://cocodataset.org/#detection-eval: detections are matched to unmatched truths of their class
+in order of falling score; precision is interpolated at 101 recall levels; the mean is over classes,
+and for `map50_95` over the IoU thresholds 0.50, 0.55, … 0.95.
 """
 
 from __future__ import annotations
@@ -125,4 +125,4 @@ def iou(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:
     inside = np.clip(high - low, 0, None).prod(2).astype(np.float64)
     area_a = (a[:, 2:] - a[:, :2]).prod(1)[:, None]
     area_b = (b[:, 2:] - b[:, :2]).prod(1)[None]
-    return inside / np.maximum(area_a + area_b - inside, 1e-9)
+    return np.asarray(inside / np.maximum(area_a + area_b - inside, 1e-9), np.float64)

@@ -34,7 +34,7 @@ def truths(path: Path) -> list[Labelled]:
 
 
 def evaluate(model: Path, video: Path, truth: Path, step: int = 1) -> MeanAveragePrecision:
-    """mAP of a model on every `step`th frame of a video."""
+    """Mean average precision of a model on every `step`th frame of a video."""
     loaded = load_model("main", ModelConfig(path=model, confidence=LEAST_SCORE), live=True)
     context = loaded.engine.create_context(1)
     preprocessor = Preprocessor(loaded.info.resize, loaded.info.width, loaded.info.height)

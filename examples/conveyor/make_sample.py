@@ -2,8 +2,8 @@
 
     python examples/conveyor/make_sample.py examples/conveyor
 
-Needs the `ffmpeg` command. The ground truth is JSON: `fps`, `width`, `height`, `names`, and for each
-frame of the video a list of `[x0, y0, x1, y1, class id]` in pixels.
+Needs the `ffmpeg` command. The ground truth is JSON: `fps`, `width`, `height`, `names`, and for
+each frame of the video a list of `[x0, y0, x1, y1, class id]` in pixels.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A conveyor belt with parcels, drawn by a program: pictures with exact ground truth.
 
-Everything follows from a seed. Parcels of four classes differ in shape and print; they overlap, pass
-under a gantry, cast shadows, are blurred by motion, lit by a slowly changing light and covered by
-sensor noise. Boxes are the extents of what is visible.
+Everything follows from a seed. Parcels of four classes differ in shape and print; they overlap,
+pass under a gantry, cast shadows, are blurred by motion, lit by a slowly changing light and covered
+by sensor noise. Boxes are the extents of what is visible.
 
     python examples/conveyor/scene.py --seed 7 --frames 3 --out /tmp/scene
 """
