@@ -1,24 +1,31 @@
-"""Looks at everything the agent will need, and says what is wrong and what to do about it."""
+"""Looks whether a configuration would work: models, cameras and broker are tried for real."""
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+import queue
+import tempfile
+import threading
+import time
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from agent.capture.base import is_live
-from agent.capture.probe import probe_all
-from agent.device import device_id
 from agent.errors import AgentError
-from agent.models import load_model
-from agent.mqtt import check_broker
 from engines.errors import EngineError
 
 if TYPE_CHECKING:
-    from agent.config import Config
+    from collections.abc import Callable, Iterable, Sequence
 
-PROBE_TIMEOUT_S = 8.0
-BROKER_TIMEOUT_S = 8.0
+    from agent.config import CameraConfig, Config
+
+NETWORK_KINDS = frozenset({"rtsp", "http"})
+"""Camera kinds that are left alone by `--no-network`."""
+
+GRACE_S = 5.0
+"""Added to the time of a probe before it is given up: it ends itself, if it can."""
+
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,66 +33,172 @@ class Finding:
     """One thing that was looked at.
 
     Attributes:
-        name: what: "model main", "camera gate", "broker".
-        status: "ok" or "fail".
-        text: what was found; on failure also what to do.
+        name: key of the configuration, like `cameras.door`.
+        status: "ok", "warn" (it works, but) or "fail".
+        what: what was found.
+        fix: what to do; empty if nothing.
     """
 
     name: str
-    status: Literal["ok", "fail"]
-    text: str
+    status: Literal["ok", "warn", "fail"]
+    what: str
+    fix: str = ""
 
 
-def check(config: Config, *, network: bool = True) -> list[Finding]:
-    """Load the models and, unless told otherwise, open the cameras and the broker.
+Probe = tuple[str, "Callable[[], Iterable[Finding]]"]
+"""The name its findings go by, and the function that looks."""
+
+
+def check(config: Config, *, network: bool = True, timeout_s: float = 10.0) -> list[Finding]:
+    """Look at everything at the same time.
 
     Args:
         config: a valid configuration.
-        network: False to leave cameras and broker alone.
+        network: False leaves the broker and network cameras alone.
+        timeout_s: for each camera and the broker.
     """
-    with ThreadPoolExecutor(2) as pool:
-        cameras = pool.submit(_cameras, config) if network else None
-        broker = pool.submit(_broker, config) if network else None
-        findings = [_model(config, slot) for slot in config.models]
-        if cameras is not None and broker is not None:
-            findings += [*cameras.result(), broker.result()]
+    return advice(config) + run_probes(probes(config, network, timeout_s), 2 * timeout_s + GRACE_S)
+
+
+def exit_code(findings: Iterable[Finding]) -> int:
+    """0 if nothing failed, else 1."""
+    return 1 if any(f.status == "fail" for f in findings) else 0
+
+
+def as_dicts(findings: Iterable[Finding]) -> list[dict[str, str]]:
+    """For JSON: name, status, what, fix."""
+    return [asdict(f) for f in findings]
+
+
+def advice(config: Config) -> list[Finding]:
+    """What can be said without trying anything."""
+    findings: list[Finding] = []
+    mqtt = config.mqtt
+    if mqtt.password is not None and mqtt.tls is None and mqtt.host not in LOOPBACK:
+        findings.append(
+            Finding(
+                "mqtt.tls",
+                "warn",
+                "the password goes over the network unencrypted",
+                "add `tls: {}` or `tls: {ca_file: ...}` below `mqtt:`",
+            )
+        )
+    used = {camera.model for camera in config.cameras.values() if camera.enabled}
+    findings += [
+        Finding(f"models.{slot}", "warn", "no enabled camera uses it", "remove it or use it")
+        for slot in config.models
+        if slot not in used
+    ]
+    if not any(camera.enabled for camera in config.cameras.values()):
+        findings.append(Finding("cameras", "fail", "none is enabled", "enable one"))
     return findings
 
 
-def _model(config: Config, slot: str) -> Finding:
-    users = [c for c in config.cameras.values() if c.model == slot and c.enabled]
-    name = f"model {slot}"
-    try:
-        live = any(is_live(camera) for camera in users)
-        model = load_model(
-            slot, config.models[slot], live=live, cache_dir=config.pipeline.cache_dir
-        )
-    except (AgentError, EngineError) as error:
-        return Finding(name, "fail", str(error))
-    info, engine = model.info, model.engine
-    text = (
-        f"{info.name}: {info.task.value}, {len(info.names)} classes, {info.width}x{info.height}, "
-        f"{engine.precision} on {engine.backend}"
-    )
-    engine.close()
-    return Finding(name, "ok", text)
-
-
-def _cameras(config: Config) -> list[Finding]:
-    enabled = {name: camera for name, camera in config.cameras.items() if camera.enabled}
+def probes(config: Config, network: bool, timeout_s: float) -> list[Probe]:
+    """What has to be tried for a configuration."""
     return [
-        Finding(
-            f"camera {report.camera}",
-            "ok" if report.ok else "fail",
-            report.text().partition(": ")[2] if report.ok else report.reason,
-        )
-        for report in probe_all(enabled, PROBE_TIMEOUT_S)
+        *((f"models.{slot}", partial(_model, slot, config)) for slot in config.models),
+        *(
+            (f"cameras.{name}", partial(_camera, name, camera, network, timeout_s))
+            for name, camera in config.cameras.items()
+        ),
+        ("mqtt", partial(_broker, config, network, timeout_s)),
     ]
 
 
-def _broker(config: Config) -> Finding:
+def run_probes(tried: Sequence[Probe], limit_s: float) -> list[Finding]:
+    """Run all at once; one that fails or hangs is a finding and does not hold up the others.
+
+    Returns:
+        Findings in the order of the probes.
+    """
+    answers: queue.Queue[tuple[int, list[Finding]]] = queue.Queue()
+
+    def run(number: int) -> None:
+        answers.put((number, _guarded(*tried[number])))
+
+    for number, (name, _) in enumerate(tried):
+        # Daemon threads: a driver that hangs must not keep the command from ending.
+        threading.Thread(target=run, args=(number,), name=f"check-{name}", daemon=True).start()
+    found: dict[int, list[Finding]] = {}
+    deadline = time.monotonic() + limit_s
+    while len(found) < len(tried):
+        try:
+            number, findings = answers.get(timeout=max(deadline - time.monotonic(), 0.0))
+        except queue.Empty:
+            break
+        found[number] = findings
+    late = f"no answer within {limit_s:g} s"
+    return [
+        finding
+        for number, (name, _) in enumerate(tried)
+        for finding in found.get(number, [Finding(name, "fail", late, "look whether it hangs")])
+    ]
+
+
+def _guarded(name: str, look: Callable[[], Iterable[Finding]]) -> list[Finding]:
     try:
-        text = check_broker(config.mqtt, device_id(config.device), BROKER_TIMEOUT_S)
-    except AgentError as error:
-        return Finding("broker", "fail", str(error))
-    return Finding("broker", "ok", text)
+        return list(look())
+    except (AgentError, EngineError) as error:
+        return [_failure(name, str(error))]
+    except Exception as error:  # noqa: BLE001 - a probe is supervised: its bug is a finding
+        return [Finding(name, "fail", f"internal error: {error!r}", "report it")]
+
+
+def _failure(name: str, message: str) -> Finding:
+    """Our errors say what to do after the last semicolon."""
+    what, _, fix = message.rpartition("; ")
+    return Finding(name, "fail", what or fix, fix if what else "")
+
+
+def _model(slot: str, config: Config) -> Iterable[Finding]:
+    from agent.models import load_model  # noqa: PLC0415 - slow to import
+
+    name = f"models.{slot}"
+    live = any(_is_live(c) for c in config.cameras.values() if c.model == slot and c.enabled)
+    # Whoever runs the check need not be the agent's user, so its cache is left alone.
+    with tempfile.TemporaryDirectory() as folder:
+        model = load_model(slot, config.models[slot], live=live, cache_dir=Path(folder))
+    info, ref = model.info, model.ref
+    model.engine.close()
+    yield Finding(
+        name,
+        "ok",
+        f"{info.name}: {info.task.value}, layout {info.layout.value}, {len(info.names)} classes, "
+        f"{info.width}x{info.height}, {ref.precision} on {ref.backend}",
+    )
+    for sentence in info.inferred:
+        yield Finding(name, "warn", sentence, "say it in the configuration if it is wrong")
+
+
+def _is_live(camera: CameraConfig) -> bool:
+    from agent.capture.base import is_live  # noqa: PLC0415 - OpenCV may be missing
+
+    try:
+        return is_live(camera)
+    except AgentError:
+        # The camera's own probe says what is wrong with it.
+        return True
+
+
+def _camera(name: str, config: CameraConfig, network: bool, timeout_s: float) -> Iterable[Finding]:
+    from agent.capture.base import kind_of  # noqa: PLC0415 - OpenCV may be missing
+    from agent.capture.probe import probe  # noqa: PLC0415
+
+    key = f"cameras.{name}"
+    if not config.enabled:
+        return [Finding(key, "ok", "disabled, not probed")]
+    if not network and kind_of(config) in NETWORK_KINDS:
+        return [Finding(key, "ok", "not probed: --no-network")]
+    report = probe(name, config, timeout_s)
+    if not report.ok:
+        return [_failure(key, report.reason)]
+    return [Finding(key, "ok", report.text().removeprefix(f"{name}: "))]
+
+
+def _broker(config: Config, network: bool, timeout_s: float) -> Iterable[Finding]:
+    from agent.mqtt import check_broker  # noqa: PLC0415
+
+    if not network:
+        return [Finding("mqtt", "ok", "not probed: --no-network")]
+    return [Finding("mqtt", "ok", check_broker(config.mqtt, timeout_s))]

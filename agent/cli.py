@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -27,12 +27,18 @@ from agent.commands import (
     version,
     watch,
 )
-from agent.errors import AgentError
+from agent.errors import AgentError, OutputError
 from engines.errors import EngineError, InferenceError
 
 FAILED = 1
 MISTAKE = 2
 INTERRUPTED = 130
+
+RUNTIME_FAILURES = (InferenceError, OutputError)
+"""Nobody's mistake; all other errors of ours tell the user what to mend."""
+
+DEBUG_VARIABLE = "VIGIA_DEBUG"
+"""Set, by `--debug` too: errors are raised with their tracebacks."""
 
 app = typer.Typer(
     name="vigia",
@@ -53,8 +59,6 @@ def root(
         os.environ[DEBUG_VARIABLE] = "1"
 
 
-DEBUG_VARIABLE = "VIGIA_DEBUG"
-
 app.command("run")(run.run)
 app.command("check")(check.check)
 app.add_typer(config.app, name="config")
@@ -72,17 +76,27 @@ def main() -> None:
     try:
         app()
     except (AgentError, EngineError) as error:
-        if os.environ.get(DEBUG_VARIABLE):
-            raise
-        for line in str(error).splitlines() or [type(error).__name__]:
-            print(f"error: {line}", file=sys.stderr)  # noqa: T201 - the command's own words
-        sys.exit(FAILED if isinstance(error, InferenceError) else MISTAKE)
+        _fail(error, FAILED if isinstance(error, RUNTIME_FAILURES) else MISTAKE)
+    except ImportError as error:
+        from agent.opencv import explain  # noqa: PLC0415 - tries the import again
+
+        _fail(explain(error), MISTAKE)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
         # The reader, `head` for one, has had enough; nothing more can be said to it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(FAILED)
+
+
+def _fail(error: Exception, code: int) -> NoReturn:
+    """Say what went wrong, a line for each mistake, and end."""
+    if os.environ.get(DEBUG_VARIABLE):
+        raise error
+    for line in str(error).splitlines() or [type(error).__name__]:
+        shown = line if line.isprintable() else ascii(line)[1:-1]
+        print(f"error: {shown}", file=sys.stderr)  # noqa: T201 - the command's own words
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -7,16 +7,43 @@ place.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
 """Names of devices, cameras and models: they become MQTT topic levels and file names."""
 
+PREFIX_PATTERN = r"^[^/#+\x00]+(/[^/#+\x00]+)*$"
+"""Topic levels, none empty, without wildcards."""
+
+HOST_PATTERN = r"^[^\s/]+$"
+"""Not a URL; whether such a host exists is found out by connecting."""
+
+FOURCC_PATTERN = r"^[ -~]{4}$"
+"""Video4Linux's four-character codes are printable ASCII."""
+
 DEFAULT_MODEL_PATH = Path("/var/lib/vigia/models/main.onnx")
 
+WHOLE = re.compile(r"\d{1,9}", re.ASCII)
+
+
+def _whole(value: object) -> object:
+    """Files and secrets give texts; pydantic turns them into numbers, but not in a Literal."""
+    return int(value) if isinstance(value, str) and WHOLE.fullmatch(value) else value
+
+
+Whole = BeforeValidator(_whole)
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Seconds = Annotated[float, Field(gt=0.0, le=86_400.0)]
@@ -25,7 +52,9 @@ Seconds = Annotated[float, Field(gt=0.0, le=86_400.0)]
 class Section(BaseModel):
     """Base of all sections: unknown keys are errors, values do not change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False
+    )
 
 
 class DeviceConfig(Section):
@@ -44,6 +73,9 @@ class TlsConfig(Section):
     cert_file: Path | None = Field(default=None, description="PEM client certificate (mutual TLS).")
     key_file: Path | None = Field(default=None, description="PEM private key of cert_file.")
     key_password: SecretStr | None = Field(default=None, description="Password of key_file.")
+    server_name: str | None = Field(
+        default=None, description="Name the broker's certificate must carry; default: mqtt.host."
+    )
 
     @model_validator(mode="after")
     def _pair(self) -> TlsConfig:
@@ -55,7 +87,7 @@ class TlsConfig(Section):
 class DetectionsConfig(Section):
     """How detections are published."""
 
-    qos: Literal[0, 1] = Field(default=0, description="MQTT quality of service.")
+    qos: Annotated[Literal[0, 1], Whole] = Field(default=0, description="MQTT quality of service.")
     expiry_s: int | None = Field(
         default=60, ge=1, le=86_400, description="MQTT 5 message expiry; null: never."
     )
@@ -68,31 +100,43 @@ class DetectionsConfig(Section):
 class MqttConfig(Section):
     """The broker and what is said to it."""
 
-    host: str = Field(min_length=1, description="Broker's host name or address.")
+    host: str = Field(pattern=HOST_PATTERN, description="Broker's host name or address.")
     port: int | None = Field(
         default=None, ge=1, le=65_535, description="Default 1883, with tls 8883."
     )
     protocol: Literal["auto", "5", "3.1.1"] = Field(
         default="auto", description="auto tries 5 and falls back to 3.1.1."
     )
-    username: str | None = None
-    password: SecretStr | None = None
-    tls: TlsConfig | None = None
-    prefix: str = Field(
-        default="vigia/v1", pattern=r"^[^/#+\x00]+(/[^/#+\x00]+)*$", description="Topic prefix."
+    username: str | None = Field(default=None, description="User name; default: anonymous.")
+    password: SecretStr | None = Field(
+        default=None, description="Password of username; best as ${env:NAME} or ${file:/path}."
     )
-    keepalive_s: int = Field(default=30, ge=5, le=3600)
-    connect_timeout_s: Seconds = 10.0
-    reconnect_initial_s: Seconds = 0.5
-    reconnect_max_s: Seconds = 30.0
-    detections: DetectionsConfig = DetectionsConfig()
+    tls: TlsConfig | None = Field(default=None, description="Encrypt; default: plain TCP.")
+    prefix: str = Field(
+        default="vigia/v1", pattern=PREFIX_PATTERN, description="First levels of every topic."
+    )
+    keepalive_s: int = Field(
+        default=30, ge=5, le=3600, description="The broker notices our death after 1.5 times this."
+    )
+    connect_timeout_s: Seconds = Field(
+        default=10.0, description="An attempt to connect is given up after this."
+    )
+    reconnect_initial_s: Seconds = Field(
+        default=0.5, description="Wait before the second attempt; each later one about doubles."
+    )
+    reconnect_max_s: Seconds = Field(default=30.0, description="Longest wait between attempts.")
+    detections: DetectionsConfig = Field(
+        default=DetectionsConfig(), description="How detections are published."
+    )
     outbox_messages: int = Field(
         default=2000, ge=1, le=1_000_000, description="Messages kept while the broker is away."
     )
     outbox_bytes: int = Field(
         default=16 * 2**20, ge=65_536, le=2**30, description="Bytes kept while it is away."
     )
-    telemetry_interval_s: float = Field(default=30.0, ge=1.0, le=3600.0)
+    telemetry_interval_s: float = Field(
+        default=30.0, ge=1.0, le=3600.0, description="Time between telemetry messages."
+    )
 
     @property
     def effective_port(self) -> int:
@@ -103,10 +147,10 @@ class MqttConfig(Section):
 class CropConfig(Section):
     """A region of interest, as fractions of the rotated and flipped picture."""
 
-    left: Fraction = 0.0
-    top: Fraction = 0.0
-    right: Fraction = 1.0
-    bottom: Fraction = 1.0
+    left: Fraction = Field(default=0.0, description="Left edge; 0 is the picture's left edge.")
+    top: Fraction = Field(default=0.0, description="Top edge; 0 is the picture's top edge.")
+    right: Fraction = Field(default=1.0, description="Right edge; 1 is the picture's right edge.")
+    bottom: Fraction = Field(default=1.0, description="Bottom edge; 1 is the picture's bottom.")
 
     @model_validator(mode="after")
     def _ordered(self) -> CropConfig:
@@ -120,18 +164,25 @@ class CameraConfig(Section):
 
     source: str = Field(
         min_length=1,
+        json_schema_extra={"type": ["string", "integer"]},
         description="rtsp://…, http(s)://…, /dev/videoN or a number, csi://N, a file, folder or "
         "glob, synthetic://WxH@FPS, or a GStreamer pipeline ending in an appsink.",
     )
     kind: Literal[
         "auto", "file", "images", "rtsp", "v4l2", "csi", "gstreamer", "http", "synthetic"
     ] = Field(default="auto", description="auto: told from `source`.")
-    enabled: bool = True
+    enabled: bool = Field(default=True, description="false: leave it alone, but keep its settings.")
     model: Name = Field(default="main", description="Which of `models` looks at it.")
     fps: float | None = Field(default=None, gt=0, le=1000, description="Frames a second at most.")
-    rotate: Literal[0, 90, 180, 270] = Field(default=0, description="Degrees clockwise.")
-    flip: Literal["none", "horizontal", "vertical", "both"] = "none"
-    crop: CropConfig | None = None
+    rotate: Annotated[Literal[0, 90, 180, 270], Whole] = Field(
+        default=0, description="Degrees clockwise."
+    )
+    flip: Literal["none", "horizontal", "vertical", "both"] = Field(
+        default="none", description="Mirror after rotating; horizontal swaps left and right."
+    )
+    crop: CropConfig | None = Field(
+        default=None, description="Look at a part of the picture only; default: all of it."
+    )
     max_age_ms: float | None = Field(
         default=None, gt=0, description="Live frames older than this are not inferred."
     )
@@ -140,7 +191,7 @@ class CameraConfig(Section):
     width: int | None = Field(default=None, ge=16, le=16_384, description="Asked of V4L2 or CSI.")
     height: int | None = Field(default=None, ge=16, le=16_384, description="Asked of V4L2 or CSI.")
     device_fps: float | None = Field(default=None, gt=0, le=1000, description="Asked of them too.")
-    fourcc: str | None = Field(default=None, pattern=r"^[ -~]{4}$", description="V4L2, e.g. MJPG.")
+    fourcc: str | None = Field(default=None, pattern=FOURCC_PATTERN, description="V4L2, e.g. MJPG.")
     transport: Literal["tcp", "udp"] = Field(default="tcp", description="RTSP transport.")
     codec: Literal["auto", "h264", "h265", "mjpeg"] = Field(
         default="auto", description="RTSP or file codec, for the hardware decoder."
@@ -148,10 +199,14 @@ class CameraConfig(Section):
     decoder: Literal["auto", "gstreamer", "ffmpeg"] = Field(
         default="auto", description="auto: GStreamer's hardware decoder on a Jetson, else FFmpeg."
     )
-    open_timeout_s: Seconds = 10.0
+    open_timeout_s: Seconds = Field(
+        default=10.0, description="An attempt to open a live source is given up after this."
+    )
     stall_timeout_s: Seconds = Field(default=5.0, description="No frame for this long: reopen.")
-    reconnect_initial_s: Seconds = 0.5
-    reconnect_max_s: Seconds = 30.0
+    reconnect_initial_s: Seconds = Field(
+        default=0.5, description="Wait before the second attempt; each later one about doubles."
+    )
+    reconnect_max_s: Seconds = Field(default=30.0, description="Longest wait between attempts.")
 
 
 class ModelConfig(Section):
@@ -159,12 +214,18 @@ class ModelConfig(Section):
 
     path: Path = Field(default=DEFAULT_MODEL_PATH, description="ONNX file.")
     name: str | None = Field(default=None, description="Name in messages; default: file's stem.")
-    task: Literal["detect", "segment", "pose", "obb", "classify"] | None = None
-    layout: Literal["yolo", "yolo-anchor", "end2end", "detr", "classes"] | None = None
+    task: Literal["detect", "segment", "pose", "obb", "classify"] | None = Field(
+        default=None, description="What the model answers; default: told from the file."
+    )
+    layout: Literal["yolo", "yolo-anchor", "end2end", "detr", "classes"] | None = Field(
+        default=None, description="How its outputs lie; default: told from the file."
+    )
     names: list[str] | Path | None = Field(
         default=None, description="Class names in order, or a text file with one a line."
     )
-    resize: Literal["letterbox", "stretch", "center-crop"] | None = None
+    resize: Literal["letterbox", "stretch", "center-crop"] | None = Field(
+        default=None, description="How a frame is fitted to the input; default: as trained."
+    )
     input_width: int | None = Field(default=None, ge=32, le=8192, description="Dynamic models.")
     input_height: int | None = Field(default=None, ge=32, le=8192, description="Dynamic models.")
     mean: tuple[float, float, float] | None = Field(default=None, description="RGB, of 0..1.")
@@ -176,8 +237,12 @@ class ModelConfig(Section):
     iou: Fraction = Field(default=0.5, description="Overlap above which NMS drops the weaker box.")
     agnostic_nms: bool = Field(default=False, description="NMS across classes.")
     classes: list[str] | None = Field(default=None, description="Only these class names.")
-    max_detections: int = Field(default=300, ge=1, le=10_000)
-    backend: Literal["auto", "onnxruntime"] = "auto"
+    max_detections: int = Field(
+        default=300, ge=1, le=10_000, description="Objects of a frame at the most, best first."
+    )
+    backend: Literal["auto", "onnxruntime"] = Field(
+        default="auto", description="Library that runs the model."
+    )
     providers: list[str] = Field(
         default_factory=lambda: ["CPUExecutionProvider"],
         min_length=1,
@@ -197,7 +262,9 @@ class ModelConfig(Section):
 class LogConfig(Section):
     """What is logged, to standard error."""
 
-    level: Literal["debug", "info", "warning", "error"] = "info"
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="The least important messages shown."
+    )
     format: Literal["auto", "console", "json"] = Field(
         default="auto", description="auto: console on a terminal, else JSON lines."
     )
@@ -220,21 +287,26 @@ class PipelineConfig(Section):
 class Config(Section):
     """The whole file."""
 
-    device: DeviceConfig = DeviceConfig()
-    mqtt: MqttConfig
-    cameras: dict[Name, CameraConfig] = Field(min_length=1)
-    models: dict[Name, ModelConfig] = Field(
-        default_factory=lambda: {"main": ModelConfig()}, min_length=1
+    device: DeviceConfig = Field(default=DeviceConfig(), description="Who this device is.")
+    mqtt: MqttConfig = Field(description="The broker and what is said to it.")
+    cameras: dict[Name, CameraConfig] = Field(
+        min_length=1, description="Sources of frames by name; the name is a topic level."
     )
-    pipeline: PipelineConfig = PipelineConfig()
-    log: LogConfig = LogConfig()
+    models: dict[Name, ModelConfig] = Field(
+        default_factory=lambda: {"main": ModelConfig()},
+        min_length=1,
+        description="Model slots by name; cameras choose one.",
+    )
+    pipeline: PipelineConfig = Field(default=PipelineConfig(), description="How stages are joined.")
+    log: LogConfig = Field(default=LogConfig(), description="What is logged.")
 
     @model_validator(mode="after")
     def _models_exist(self) -> Config:
         for name, camera in self.cameras.items():
             if camera.model not in self.models:
-                known = ", ".join(sorted(self.models))
-                raise ValueError(
-                    f"cameras.{name}.model: no model {camera.model!r} in `models` (there: {known})"
+                raise PydanticCustomError(
+                    "unknown_model",
+                    "no such model in `models`; there: {known}",
+                    {"known": ", ".join(sorted(self.models)), "key": ("cameras", name, "model")},
                 )
         return self

@@ -10,7 +10,6 @@ import functools
 import logging
 import secrets
 import signal
-import time
 from typing import TYPE_CHECKING
 
 import anyio
@@ -22,11 +21,11 @@ from agent.device import HostProbe, device_id, hardware
 from agent.errors import ConfigError
 from agent.models import load_model
 from agent.mqtt import MqttClient
-from agent.outbox import MemoryOutbox
 from agent.pipeline.pipeline import CameraPlan, Pipeline
 from agent.publish import Publisher
 from agent.versions import versions
 from agent.wire import messages
+from agent.wire.schema import CAMERA_STATUS, INFO, MODEL_STATE, TELEMETRY
 from agent.wire.topics import Topics
 
 if TYPE_CHECKING:
@@ -83,12 +82,7 @@ class Agent:
             raise ConfigError("cameras: none is enabled; enable one")
         self._client = MqttClient(config.mqtt, self._device, self._boot)
         self._publisher = Publisher(
-            broker=self._client,
-            outbox=MemoryOutbox(config.mqtt.outbox_messages, config.mqtt.outbox_bytes),
-            topics=self._topics,
-            config=config.mqtt,
-            device=self._device,
-            boot=self._boot,
+            self._client, self._topics, config.mqtt, self._device, self._boot
         )
         self._host = HostProbe()
         self._pipeline = Pipeline(
@@ -165,13 +159,13 @@ class Agent:
             messages.encode_telemetry(
                 device=self._device,
                 boot=self._boot,
-                ts=time.time(),
                 host=self._host.look(),
                 cameras=self._pipeline.stats.recent(),
                 publisher=self._publisher.counters(),
+                broker=self._client.counters(),
             ),
             qos=0,
-            schema=messages.TELEMETRY,
+            schema=TELEMETRY,
         )
 
     def _announce(self) -> None:
@@ -186,17 +180,16 @@ class Agent:
             messages.encode_info(
                 device=self._device,
                 boot=self._boot,
-                ts=time.time(),
                 hardware=hardware(),
                 versions=versions(),
                 models=dict(models),
                 cameras=sorted(self._config.cameras),
             ),
-            messages.INFO,
+            INFO,
         )
         for slot, ref in models:
-            state = messages.encode_model_state(self._device, self._boot, time.time(), ref)
-            self._client.set_retained(self._topics.model_state(slot), state, messages.MODEL_STATE)
+            state = messages.encode_model_state(self._device, self._boot, ref)
+            self._client.set_retained(self._topics.model_state(slot), state, MODEL_STATE)
         for name in set(self._config.cameras) - set(self._enabled):
             self._camera_changed(name, Camera.disabled())
 
@@ -211,7 +204,7 @@ class Agent:
             since=status.since_wall_s,
             attempts=status.attempts,
         )
-        self._client.set_retained(self._topics.camera_status(name), payload, messages.CAMERA_STATUS)
+        self._client.set_retained(self._topics.camera_status(name), payload, CAMERA_STATUS)
 
     def _models_changed(self) -> None:
         reasons = [r.reason for r in self._pipeline.runners.values() if r.reason]

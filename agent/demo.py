@@ -20,27 +20,25 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
-import yaml
-from rich.live import Live
 
 from agent.capture.base import open_device
 from agent.config import CameraConfig, MqttConfig
 from agent.detection import Detections
 from agent.errors import AgentError, ConfigError, WireError
-from agent.mqtt import MqttClient
+from agent.mqttlink import Link
 from agent.vision.draw import annotate
 from agent.vision.metrics import Labelled, mean_average_precision
-from agent.watch import REFRESH_HZ, CameraRow, table
-from agent.wire.messages import DetectionMessage, parse, parse_detections
+from agent.watch import Board
+from agent.wire.reading import DetectionMessage, parse, parse_detections
 from agent.wire.topics import Topics
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rich.console import Console
-
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "conveyor"
 DEVICE, CAMERA = "demo", "belt"
+
+REFRESH_HZ = 4
 
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 8.0
@@ -77,25 +75,27 @@ class Received:
 
     messages: list[DetectionMessage] = field(default_factory=list)
     published: int | None = None
-    row: CameraRow = field(default_factory=CameraRow)
+    board: Board = field(default_factory=Board)
 
-    def detections(self, _topic: str, payload: bytes) -> None:
+    def detections(self, topic: str, payload: bytes) -> None:
         """Take a detection message."""
         try:
-            message = parse_detections(payload)
+            self.messages.append(parse_detections(payload))
         except WireError:
             return
-        self.messages.append(message)
-        self.row.add(message, time.time())
+        self.board.take(topic, payload, time.monotonic(), time.time())
 
     def telemetry(self, _topic: str, payload: bytes) -> None:
         """Take the agent's own count of what it published."""
-        published = parse(payload).get("publisher", {}).get("published", {})
-        self.published = published.get(CAMERA, self.published)
+        self.published = parse(payload).get("publisher", {}).get("published", self.published)
 
 
-def demo(options: DemoOptions, console: Console) -> dict[str, Any]:
+def demo(options: DemoOptions, draw: Callable[[Board], None]) -> dict[str, Any]:
     """Run the demonstration.
+
+    Args:
+        options: what to show.
+        draw: shows what the reader knows; called a few times a second.
 
     Returns:
         The summary: frames, fps, published, received, map50 (None for a camera of the user's),
@@ -115,7 +115,7 @@ def demo(options: DemoOptions, console: Console) -> dict[str, Any]:
         port = free_port()
         broker = _start_broker(folder, port)
         try:
-            received = _watch_agent(options, _configure(folder, port, model, source), port, console)
+            received = _watch_agent(options, _configure(folder, port, model, source), port, draw)
         finally:
             _stop(broker, signal.SIGTERM)
     return _summary(options, received)
@@ -134,7 +134,7 @@ def _start_broker(folder: Path, port: int) -> subprocess.Popen[bytes]:
         "plugins": {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}},
     }
     path = folder / "broker.yaml"
-    path.write_text(yaml.safe_dump(config))
+    path.write_text(json.dumps(config))
     command = [str(Path(sys.executable).with_name("amqtt")), "-c", str(path)]
     process = _spawn(command, folder / "broker.log")
     _until(lambda: _answers(port), process, "the broker", folder / "broker.log")
@@ -156,27 +156,32 @@ def _configure(folder: Path, port: int, model: Path, source: str) -> Path:
         },
     }
     path = folder / "agent.yaml"
-    path.write_text(yaml.safe_dump(config))
+    path.write_text(json.dumps(config))
     # A camera's address may hold a password.
     path.chmod(0o600)
     return path
 
 
-def _watch_agent(options: DemoOptions, config: Path, port: int, console: Console) -> Received:
+def _watch_agent(
+    options: DemoOptions, config: Path, port: int, draw: Callable[[Board], None]
+) -> Received:
     received = Received()
     topics = Topics("vigia/v1", DEVICE)
-    client = MqttClient(MqttConfig(host="127.0.0.1", port=port), DEVICE, "demo", watcher=True)
-    client.subscribe(topics.detections(CAMERA), received.detections)
+    client = Link(MqttConfig(host="127.0.0.1", port=port), "vigia-demo-reader")
+    client.subscribe(topics.detections(CAMERA), received.detections, qos=1)
     client.subscribe(topics.telemetry, received.telemetry)
     client.start()
     log = config.with_name("agent.log")
     try:
         if not client.wait_connected(START_TIMEOUT_S):
-            raise AgentError(f"the demo's broker does not answer: {client.last_error}")
+            raise AgentError(f"the demo's broker does not answer: {client.reason}")
         agent = _spawn([sys.executable, "-m", "agent", "run", "-c", str(config)], log)
         try:
             _until(lambda: received.messages, agent, "the agent", log)
-            _show(received, options.seconds, agent, console)
+            deadline = time.monotonic() + options.seconds
+            while time.monotonic() < deadline and agent.poll() is None:
+                draw(received.board)
+                time.sleep(1 / REFRESH_HZ)
         finally:
             _stop(agent, signal.SIGTERM)
         deadline = time.monotonic() + DELIVERY_TIMEOUT_S
@@ -187,16 +192,6 @@ def _watch_agent(options: DemoOptions, config: Path, port: int, console: Console
     if agent.returncode != 0:
         raise AgentError(f"the agent ended with {agent.returncode}: {_last_line(log)}")
     return received
-
-
-def _show(
-    received: Received, seconds: float, agent: subprocess.Popen[bytes], console: Console
-) -> None:
-    deadline = time.monotonic() + seconds
-    with Live(console=console, refresh_per_second=REFRESH_HZ) as live:
-        while time.monotonic() < deadline and agent.poll() is None:
-            live.update(table({(DEVICE, CAMERA): received.row}))
-            time.sleep(1 / REFRESH_HZ)
 
 
 def _summary(options: DemoOptions, received: Received) -> dict[str, Any]:

@@ -28,4 +28,4 @@ class OutputError(AgentError):
 
 
 class WireError(AgentError):
-    """Bytes from the broker are not a message of the protocol."""
+    """A message cannot be encoded, or bytes from outside are not the message they claim to be."""

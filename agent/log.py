@@ -1,12 +1,15 @@
-"""Sets up logging: lines for people on a terminal, JSON lines for machines."""
+"""Sets up logging: lines for people on a terminal, JSON lines for machines; passwords hidden."""
 
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from typing import TYPE_CHECKING
 
 import structlog
+
+from agent.secrets import mask_url
 
 if TYPE_CHECKING:
     from agent.config import LogConfig
@@ -19,29 +22,40 @@ def set_up(config: LogConfig) -> None:
     """
     terminal = sys.stderr.isatty()
     console = config.format == "console" or (config.format == "auto" and terminal)
-    shared: list[structlog.types.Processor] = [
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
-    last: structlog.types.Processor = (
-        structlog.dev.ConsoleRenderer(colors=terminal)
+    renderer: structlog.types.Processor = (
+        structlog.dev.ConsoleRenderer(
+            colors=terminal and not os.environ.get("NO_COLOR"),
+            exception_formatter=structlog.dev.plain_traceback,
+        )
         if console
-        else structlog.processors.JSONRenderer()
+        else structlog.processors.JSONRenderer(ensure_ascii=False)
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
+            foreign_pre_chain=[
+                structlog.stdlib.add_log_level,
+                structlog.stdlib.add_logger_name,
+                structlog.processors.TimeStamper(fmt="iso", utc=True),
+            ],
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 structlog.processors.format_exc_info,
-                last,
-            ]
-            if not console
-            else [structlog.stdlib.ProcessorFormatter.remove_processors_meta, last],
+                hide_passwords,
+                renderer,
+            ],
         )
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(config.level.upper())
+
+
+def hide_passwords(
+    _logger: object, _method: str, event: structlog.types.EventDict
+) -> structlog.types.EventDict:
+    """Replace passwords in URLs, wherever in an entry they are.
+
+    Modules hide what they know of themselves; libraries' messages and tracebacks do not.
+    """
+    return {k: mask_url(v) if isinstance(v, str) else v for k, v in event.items()}

@@ -1,115 +1,98 @@
-"""Where results wait for the broker: bounded in number and bytes, the newest kept.
+"""Keeps messages while they cannot be sent: bounded, the newest win, drops are counted.
 
-Other implementations of `Outbox` may keep what waits on disk.
+`Outbox` is the seam for a store that survives a restart; `MemoryOutbox` is the one in memory.
 """
 
 from __future__ import annotations
 
-import threading
-from collections import deque
-from typing import TYPE_CHECKING, Protocol
+from collections import Counter, deque
+from dataclasses import dataclass
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from agent.detection import Result
 
-RESULT_BYTES = 600
-"""Memory of a result without objects: arrays, times and references."""
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A message but for what is known only when it is sent.
 
-OBJECT_BYTES = 40
-"""Memory of one object: box, score, class."""
+    Attributes:
+        camera: whose message.
+        body: the encoded part (`agent.wire.messages.detection_body`).
+        dropped: frames lost before this one.
+        replay: the broker was away when it was made.
+    """
+
+    camera: str
+    body: bytes
+    dropped: int
+    replay: bool
 
 
 class Outbox(Protocol):
-    """Results in the order in which they came."""
+    """Drafts in order; used under its owner's lock."""
 
-    def put(self, result: Result) -> list[Result]:
-        """Add one; never blocks.
+    def __len__(self) -> int:
+        """How many drafts wait."""
 
-        Returns:
-            The results that had to give way, oldest first.
-        """
+    @property
+    def size_bytes(self) -> int:
+        """How many bytes they take."""
 
-    def take(self, timeout_s: float) -> Result | None:
-        """Remove and return the oldest result; None if none came within `timeout_s`."""
-
-    def restore(self, result: Result) -> list[Result]:
-        """Put back what was taken and could not be sent.
+    def put(self, draft: Draft) -> list[Draft]:
+        """Add the newest.
 
         Returns:
-            As `put`.
+            What had to be dropped for it, oldest first; possibly itself.
         """
 
-    def wake(self) -> None:
-        """Make a waiting `take` return at once."""
+    def first(self) -> Draft | None:
+        """The oldest, which stays."""
 
-    def __len__(self) -> int: ...
+    def remove_first(self) -> None:
+        """Take the oldest out, once it was handed on."""
 
 
 class MemoryOutbox:
-    """An outbox in memory.
+    """An `Outbox` that is lost with the process.
 
     Args:
-        max_messages: results kept.
-        max_bytes: memory kept, estimated.
+        max_messages: drafts kept at the most.
+        max_bytes: bytes of their bodies kept at the most.
+
+    Attributes:
+        dropped: drafts dropped since the start, by camera.
     """
 
     def __init__(self, max_messages: int, max_bytes: int) -> None:
+        self.dropped: Counter[str] = Counter()
         self._max_messages = max_messages
         self._max_bytes = max_bytes
-        self._waiting: deque[Result] = deque()
+        self._drafts: deque[Draft] = deque()
         self._bytes = 0
-        self._woken = False
-        self._changed = threading.Condition()
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._drafts)
 
-    def put(self, result: Result) -> list[Result]:
-        """See `Outbox`."""
-        with self._changed:
-            self._waiting.append(result)
-            self._bytes += size_of(result)
-            self._changed.notify()
-            return self._make_room()
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the bodies kept."""
+        return self._bytes
 
-    def restore(self, result: Result) -> list[Result]:
-        """See `Outbox`."""
-        with self._changed:
-            self._waiting.appendleft(result)
-            self._bytes += size_of(result)
-            return self._make_room()
+    def put(self, draft: Draft) -> list[Draft]:
+        """Add the newest; see `Outbox.put`."""
+        self._drafts.append(draft)
+        self._bytes += len(draft.body)
+        out: list[Draft] = []
+        while len(self._drafts) > self._max_messages or self._bytes > self._max_bytes:
+            oldest = self._drafts.popleft()
+            self._bytes -= len(oldest.body)
+            self.dropped[oldest.camera] += 1
+            out.append(oldest)
+        return out
 
-    def take(self, timeout_s: float) -> Result | None:
-        """See `Outbox`."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._woken, timeout_s)
-            self._woken = False
-            return self._remove() if self._waiting else None
+    def first(self) -> Draft | None:
+        """The oldest, which stays."""
+        return self._drafts[0] if self._drafts else None
 
-    def wake(self) -> None:
-        """See `Outbox`."""
-        with self._changed:
-            self._woken = True
-            self._changed.notify_all()
-
-    def _make_room(self) -> list[Result]:
-        dropped: list[Result] = []
-        while len(self._waiting) > self._max_messages or (
-            self._bytes > self._max_bytes and len(self._waiting) > 1
-        ):
-            dropped.append(self._remove())
-        return dropped
-
-    def _remove(self) -> Result:
-        result = self._waiting.popleft()
-        self._bytes -= size_of(result)
-        return result
-
-
-def size_of(result: Result) -> int:
-    """Bytes of memory that a result holds, estimated."""
-    found = result.detections
-    size = RESULT_BYTES + OBJECT_BYTES * len(found)
-    for array in (found.keypoints, found.rotated):
-        size += 0 if array is None else array.nbytes
-    return size + sum(mask.bits.nbytes for mask in found.masks or ())
+    def remove_first(self) -> None:
+        """Take the oldest out."""
+        self._bytes -= len(self._drafts.popleft().body)

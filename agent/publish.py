@@ -1,169 +1,237 @@
-"""Takes results away from the pipeline and publishes them, in a thread of its own.
+"""Results become messages: thinned as configured, encoded, kept in an outbox, handed to the broker.
 
-The pipeline's side only appends to the outbox. A message gets its `seq` when it is handed to the
-broker's client, so readers see no gaps over what was published; whatever was left out before it
-(superseded or dropped frames, results that gave way in the outbox or to the rate limit) is told in
-its `dropped`.
+The pipeline's side only appends a result; a thread does the rest. A message gets its number when
+the broker's client takes it, so numbers have no gaps over what was published, and what was lost
+before it is told by `dropped`.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections import Counter
-from typing import TYPE_CHECKING, Protocol
+import time
+from collections import Counter, deque
+from typing import TYPE_CHECKING
 
-from agent.wire.messages import DETECTIONS, encode_detections
+from agent.errors import WireError
+from agent.outbox import Draft, MemoryOutbox
+from agent.threads import ThreadGroup
+from agent.wire import messages
+from agent.wire.schema import DETECTIONS
 
 if TYPE_CHECKING:
     from agent.config import MqttConfig
     from agent.detection import Result
+    from agent.interfaces import Broker
     from agent.outbox import Outbox
     from agent.wire.topics import Topics
 
-IDLE_S = 1.0
-"""How long the thread waits at a time when there is nothing to do."""
+log = logging.getLogger(__name__)
 
-RATE_SLACK = 0.05
-"""Part of an interval by which a message may come early under `max_rate_hz`."""
+MAX_INBOX = 256
+"""Results that may wait to be encoded, which takes a tenth of a millisecond each."""
 
-NS_PER_S = 1e9
+NS_PER_S = 1_000_000_000
 
 
-class WaitingBroker(Protocol):
-    """A broker that a publisher can wait for."""
+class RateLimit:
+    """Lets results through at an even rate; time is the frames' own.
 
-    @property
-    def connected(self) -> bool:
-        """See `agent.interfaces.Broker`."""
+    Args:
+        rate_hz: results a second at the most, or None for all.
+    """
 
-    def publish(
-        self, topic: str, payload: bytes, *, qos: int, retain: bool = False, schema: str = ""
-    ) -> bool:
-        """See `agent.interfaces.Broker`."""
+    def __init__(self, rate_hz: float | None) -> None:
+        self._period_ns = 0 if rate_hz is None else round(NS_PER_S / rate_hz)
+        self._due_ns: int | None = None
 
-    def wait_progress(self, timeout_s: float) -> None:
-        """Wait until something was acknowledged or a session began or ended."""
+    def admits(self, now_ns: int) -> bool:
+        """True if a frame captured at `now_ns` (monotonic) is to be published."""
+        if self._due_ns is None or now_ns - self._due_ns >= self._period_ns:
+            # The first, or the first after a pause: no credit is saved up.
+            self._due_ns = now_ns + self._period_ns
+            return True
+        if now_ns < self._due_ns:
+            return False
+        # On the beat rather than from this frame on, or 30 a second limited to 20 become 15.
+        self._due_ns += self._period_ns
+        return True
 
 
 class Publisher:
-    """An `agent.interfaces.Sink` that publishes detections.
+    """An `agent.interfaces.Sink` that publishes over a `Broker`.
 
     Args:
-        broker: takes the messages.
-        outbox: where results wait for it.
-        topics: the device's topics.
-        config: `mqtt` section.
+        broker: where messages go.
+        topics: of this device.
+        config: the outbox's bounds, and how detections are published.
         device: device id.
-        boot: id of this run.
+        boot: id of this run of the agent.
+        outbox: keeps what cannot be sent; in memory by default.
     """
 
     def __init__(
         self,
-        *,
-        broker: WaitingBroker,
-        outbox: Outbox,
+        broker: Broker,
         topics: Topics,
         config: MqttConfig,
         device: str,
         boot: str,
+        outbox: Outbox | None = None,
     ) -> None:
         self._broker = broker
-        self._outbox = outbox
         self._topics = topics
         self._settings = config.detections
         self._device = device
         self._boot = boot
-        self._lock = threading.Lock()
-        self._published: Counter[str] = Counter()
-        self._left_out: Counter[str] = Counter()
+        self._outbox = outbox or MemoryOutbox(config.outbox_messages, config.outbox_bytes)
+        self._lock = threading.Condition()
+        self._inbox: deque[tuple[Result, bool]] = deque()
+        self._limits: dict[str, RateLimit] = {}
+        # Frames lost, by camera: before its next result to be encoded, and to be sent.
+        self._carried: Counter[str] = Counter()
+        self._lost: Counter[str] = Counter()
+        self._numbers: Counter[str] = Counter()
+        self._published = 0
         self._drops: Counter[str] = Counter()
-        self._due_ns: dict[str, float] = {}
-        self._closing = threading.Event()
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="publish", daemon=True)
+        self._withheld: Counter[str] = Counter()
+        self._ready = True
+        self._deadline: float | None = None
+        self._crashed = threading.Event()
+        self._threads = ThreadGroup(self._crashed.set)
+        broker.on_ready(self._on_ready)
 
     def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
+        """Begin to publish."""
+        self._threads.start("publisher", self._run)
 
     def publish(self, result: Result) -> None:
-        """See `agent.interfaces.Sink`: appends, and returns at once."""
-        cause = self._unwanted(result)
-        if cause is not None:
-            self._leave_out(result, cause)
-            return
-        for old in self._outbox.put(result):
-            self._leave_out(old, "outbox_full")
+        """Take one result; returns at once."""
+        if self._crashed.is_set():
+            self._threads.wait(0)  # raises what the thread ended with
+        late = not self._broker.connected
+        with self._lock:
+            if len(self._inbox) >= MAX_INBOX:
+                oldest, _ = self._inbox.popleft()
+                self._drops["backlog"] += 1
+                self._carried[oldest.camera] += oldest.dropped + 1
+            self._inbox.append((result, late))
+            self._lock.notify_all()
+
+    def close(self, timeout_s: float) -> None:
+        """Hand on what waits, as far as the broker takes it in time, and end."""
+        with self._lock:
+            self._deadline = time.monotonic() + timeout_s
+            self._lock.notify_all()
+        self._threads.wait(timeout_s)
 
     def counters(self) -> dict[str, object]:
-        """Messages published by camera, results left out by cause, results that wait."""
+        """Plain values for telemetry: what happened since the start, and what waits."""
         with self._lock:
             return {
-                "published": dict(self._published),
-                "drops": dict(self._drops),
-                "waiting": len(self._outbox),
+                "published": self._published,
+                "dropped": dict(self._drops),
+                "withheld": dict(self._withheld),
+                "outbox_messages": len(self._outbox),
+                "outbox_bytes": self._outbox.size_bytes,
             }
-
-    def close(self, timeout_s: float) -> bool:
-        """Publish what waits, in `timeout_s` at the most, and end.
-
-        Returns:
-            True if nothing was left.
-        """
-        self._closing.set()
-        self._outbox.wake()
-        done = self._ended.wait(timeout_s) and not len(self._outbox)
-        if not done:
-            with self._lock:
-                self._drops["shutdown"] += len(self._outbox)
-        return done
-
-    def _unwanted(self, result: Result) -> str | None:
-        if not self._settings.empty and not len(result.detections):
-            return "empty"
-        if self._settings.max_rate_hz is None:
-            return None
-        interval = NS_PER_S / self._settings.max_rate_hz
-        due = self._due_ns.get(result.camera)
-        if due is not None and result.monotonic_ns < due - RATE_SLACK * interval:
-            return "rate"
-        late = due is None or result.monotonic_ns - due > interval
-        self._due_ns[result.camera] = (result.monotonic_ns if late else due or 0) + interval
-        return None
-
-    def _leave_out(self, result: Result, cause: str) -> None:
-        with self._lock:
-            self._drops[cause] += 1
-            self._left_out[result.camera] += 1 + result.dropped
 
     def _run(self) -> None:
         while True:
-            closing = self._closing.is_set()
-            result = self._outbox.take(0.0 if closing else IDLE_S)
-            if result is None:
-                if closing:
-                    self._ended.set()
+            with self._lock:
+                left = None if self._deadline is None else self._deadline - time.monotonic()
+                self._lock.wait_for(self._has_work, left)
+                batch = list(self._inbox)
+                self._inbox.clear()
+            for result, late in batch:
+                self._draft(result, late)
+            self._send()
+            with self._lock:
+                if self._ended():
+                    if unsent := len(self._outbox) + len(self._inbox):
+                        self._drops["stopped"] += unsent
                     return
-            elif not self._send(result):
-                for old in self._outbox.restore(result):
-                    self._leave_out(old, "outbox_full")
-                if closing and not self._broker.connected:
-                    self._ended.set()
-                    return
-                self._broker.wait_progress(IDLE_S)
 
-    def _send(self, result: Result) -> bool:
-        camera = result.camera
-        with self._lock:
-            seq, left_out = self._published[camera], self._left_out[camera]
-        payload = encode_detections(
-            result, self._device, self._boot, seq, result.dropped + left_out
-        )
-        topic = self._topics.detections(camera)
-        if not self._broker.publish(topic, payload, qos=self._settings.qos, schema=DETECTIONS):
+    def _has_work(self) -> bool:
+        waiting = bool(self._inbox) or (self._ready and len(self._outbox) > 0)
+        return waiting or self._ended()
+
+    def _ended(self) -> bool:
+        if self._deadline is None:
             return False
+        nothing = not self._inbox and not len(self._outbox)
+        return nothing or time.monotonic() >= self._deadline
+
+    def _draft(self, result: Result, late: bool) -> None:
+        camera = result.camera
+        withheld = self._withholds(result)
+        body = b""
+        if withheld is None:
+            try:
+                body = messages.detection_body(result)
+            except WireError as error:
+                self._note_invalid(result, error)
+                return
         with self._lock:
-            self._published[camera] += 1
-            # More may have been left out meanwhile; it is told with the next message.
-            self._left_out[camera] -= left_out
-        return True
+            dropped = result.dropped + self._carried.pop(camera, 0)
+            if withheld is not None:
+                self._withheld[withheld] += 1
+                self._carried[camera] = dropped
+                return
+            for lost in self._outbox.put(Draft(camera, body, dropped, replay=late)):
+                self._drops["outbox"] += 1
+                self._lost[lost.camera] += lost.dropped + 1
+
+    def _withholds(self, result: Result) -> str | None:
+        """Why the configuration does not want this result published, or None."""
+        if not self._settings.empty and not len(result.detections):
+            return "empty"
+        limit = self._limits.get(result.camera)
+        if limit is None:
+            limit = self._limits[result.camera] = RateLimit(self._settings.max_rate_hz)
+        return None if limit.admits(result.monotonic_ns) else "rate"
+
+    def _note_invalid(self, result: Result, error: WireError) -> None:
+        with self._lock:
+            self._drops["invalid"] += 1
+            self._carried[result.camera] += result.dropped + 1
+            first = self._drops["invalid"] == 1
+        log.log(logging.ERROR if first else logging.DEBUG, "camera %s: %s", result.camera, error)
+
+    def _send(self) -> None:
+        while True:
+            with self._lock:
+                draft = self._outbox.first()
+                if draft is None:
+                    return
+                # Before the attempt: the broker may become ready just after it refused.
+                self._ready = False
+            camera = draft.camera
+            head = messages.detection_head(
+                self._device,
+                self._boot,
+                camera,
+                self._numbers[camera],
+                self._lost[camera] + draft.dropped,
+                replay=draft.replay,
+            )
+            taken = self._broker.publish(
+                self._topics.detections(camera),
+                head + draft.body,
+                qos=self._settings.qos,
+                schema=DETECTIONS,
+                expiry_s=self._settings.expiry_s,
+            )
+            if not taken:
+                return
+            with self._lock:
+                self._ready = True
+                self._published += 1
+                self._numbers[camera] += 1
+                self._lost[camera] = 0
+                self._outbox.remove_first()
+
+    def _on_ready(self) -> None:
+        with self._lock:
+            self._ready = True
+            self._lock.notify_all()

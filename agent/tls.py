@@ -1,74 +1,85 @@
-"""TLS settings for the connection to a broker, and its failures in plain words."""
+"""TLS contexts for connections to the broker."""
 
 from __future__ import annotations
 
-import socket
 import ssl
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from agent.configfile import reveal
 from agent.errors import ConfigError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from agent.config import TlsConfig
 
 
-def make_context(config: TlsConfig) -> ssl.SSLContext:
-    """A client context that verifies the broker's certificate and host name.
+class NamedContext(ssl.SSLContext):
+    """Verifies against a name of its own choice, whatever host is connected to.
+
+    Attributes:
+        name: what the peer's certificate must be issued for; None: the host connected to.
+        reached: True once a TCP connection was there to be wrapped.
+    """
+
+    name: str | None = None
+    reached: bool = False
+
+    def wrap_socket(self, *args: Any, **kwargs: Any) -> ssl.SSLSocket:
+        """As `ssl.SSLContext.wrap_socket`."""
+        self.reached = True
+        if self.name is not None:
+            kwargs["server_hostname"] = self.name
+        return super().wrap_socket(*args, **kwargs)
+
+
+def client_context(config: TlsConfig) -> NamedContext:
+    """A context that verifies the broker, and shows a client certificate where one is configured.
 
     Raises:
-        ConfigError: a certificate or key cannot be read, or they do not fit each other.
+        ConfigError: a file is missing, unreadable or not what it should be.
     """
-    try:
-        context = ssl.create_default_context(cafile=config.ca_file)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(
-            f"mqtt.tls.ca_file: {config.ca_file}: not a readable PEM certificate ({_why(error)})"
-        ) from error
-    if config.cert_file is not None:
+    context = NamedContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.name = config.server_name
+    if config.ca_file is None:
+        context.load_default_certs()
+    else:
+        _check_readable(config.ca_file, "mqtt.tls.ca_file")
         try:
-            context.load_cert_chain(
-                config.cert_file, config.key_file, lambda: reveal(config.key_password) or ""
-            )
-        except (OSError, ssl.SSLError) as error:
+            context.load_verify_locations(config.ca_file)
+        except ssl.SSLError as error:
             raise ConfigError(
-                f"mqtt.tls.cert_file, key_file: {config.cert_file} with {config.key_file}: not a "
-                f"readable pair of PEM certificate and key ({_why(error)})"
+                f"mqtt.tls.ca_file: {config.ca_file} holds no certificate in PEM form"
             ) from error
+    if config.cert_file is not None and config.key_file is not None:
+        _load_client(context, config, config.cert_file, config.key_file)
     return context
 
 
-def reason_of(error: OSError, host: str, port: int) -> str:
-    """Why a connection could not be made, and what to do.
-
-    Args:
-        error: what `socket` or `ssl` raised.
-        host: broker's host.
-        port: broker's port.
-    """
-    place = f"{host}:{port}"
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return _untrusted(error.verify_message, host)
-    if isinstance(error, ssl.SSLError):
-        return f"no TLS with {place} ({_why(error)}); is this the broker's TLS port?"
-    known: dict[type[OSError], str] = {
-        socket.gaierror: f"the host name {host} is not known; fix mqtt.host",
-        ConnectionRefusedError: f"connection refused by {place}; is the broker running, is "
-        "mqtt.port right?",
-        TimeoutError: f"no answer from {place}; is a firewall between?",
-    }
-    return known.get(type(error), f"{place}: {_why(error)}")
+def _load_client(context: NamedContext, config: TlsConfig, cert: Path, key: Path) -> None:
+    _check_readable(cert, "mqtt.tls.cert_file")
+    _check_readable(key, "mqtt.tls.key_file")
+    secret = config.key_password
+    # Without a password OpenSSL would ask the terminal for one.
+    password = "" if secret is None else secret.get_secret_value()
+    try:
+        context.load_cert_chain(cert, key, lambda: password)
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            raise ConfigError(
+                f"mqtt.tls.key_file: {key} is not the private key of {cert}"
+            ) from error
+        encrypted = b"ENCRYPTED" in key.read_bytes()
+        what = "mqtt.tls.key_password does not open it" if encrypted else "one is not in PEM form"
+        raise ConfigError(
+            f"mqtt.tls: certificate {cert} and key {key} cannot be used: {what}"
+        ) from error
 
 
-def _untrusted(problem: str, host: str) -> str:
-    if "expired" in problem:
-        return "the broker's certificate has expired; renew it, or set this device's clock"
-    if "ostname" in problem or "IP address" in problem:
-        return f"the broker's certificate is for another host than {host}; fix mqtt.host"
-    return f"the broker's certificate is not trusted ({problem}); set mqtt.tls.ca_file to its CA"
-
-
-def _why(error: OSError) -> str:
-    if isinstance(error, ssl.SSLError) and error.reason:
-        return error.reason.replace("_", " ").lower()
-    return error.strerror or str(error)
+def _check_readable(path: Path, key: str) -> None:
+    """OpenSSL's own errors do not name the file."""
+    try:
+        with path.open("rb"):
+            pass
+    except OSError as error:
+        raise ConfigError(f"{key}: cannot read {path}: {error.strerror}") from error

@@ -1,142 +1,125 @@
-"""Reads detections from a broker and shows them."""
+"""What a reader of the broker knows of the cameras: one row each, from messages as they come."""
 
 from __future__ import annotations
 
-import queue
-import secrets
-import sys
-import time
 from collections import Counter, deque
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.live import Live
-from rich.table import Table
-
-from agent.errors import BrokerError, WireError
-from agent.mqtt import MqttClient
-from agent.wire.messages import DetectionMessage, parse_detections
-from agent.wire.topics import Topics
+from agent.errors import AgentError
+from agent.wire.reading import parse, parse_detections
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from agent.wire.reading import DetectionMessage
 
-    from agent.config import MqttConfig
+RATE_WINDOW_S = 5.0
+"""Rates are means over this time."""
 
-CONNECT_TIMEOUT_S = 10.0
-MAX_WAITING = 10_000
-"""Messages that may wait to be shown; more are left out rather than kept."""
+MIN_SPAN_S = 0.001
+"""Keeps the first two messages, which may come together, from making an endless rate."""
 
-RATE_WINDOW = 50
-"""Messages over which a camera's rate is told."""
+MAX_ROWS = 1000
+"""A broker can invent devices and cameras without end."""
 
-REFRESH_HZ = 4
+Camera = tuple[str, str]
+"""Device and camera."""
 
 
-class CameraRow:
-    """What is shown of one camera."""
+@dataclass
+class Row:
+    """One camera.
+
+    Attributes:
+        state: last status of the camera, empty before any.
+        last: last detection message, or None before any.
+        age_ms: capture to arrival of the last message, by both machines' clocks.
+        received: messages received.
+        missed: messages that did not arrive, by their sequence numbers.
+        arrivals: when messages of the last seconds arrived, by the monotonic clock.
+    """
+
+    state: str = ""
+    last: DetectionMessage | None = None
+    age_ms: float = 0.0
+    received: int = 0
+    missed: int = 0
+    arrivals: deque[float] = field(default_factory=deque)
+
+    def fps(self, now_s: float) -> float:
+        """Messages a second, of the last seconds."""
+        while self.arrivals and self.arrivals[0] < now_s - RATE_WINDOW_S:
+            self.arrivals.popleft()
+        intervals = len(self.arrivals) - 1
+        return intervals / max(now_s - self.arrivals[0], MIN_SPAN_S) if intervals > 0 else 0.0
+
+    def labels(self) -> str:
+        """What the last frame showed: `2 box, 1 bag`."""
+        if self.last is None:
+            return ""
+        counts = Counter(item["label"] for item in self.last.objects)
+        return ", ".join(f"{n} {label}" for label, n in counts.most_common())
+
+    def line(self) -> str:
+        """The last message for people; what is not printable in it is escaped."""
+        last = self.last
+        if last is None:
+            return ""
+        text = (
+            f"{last.device} {last.camera} #{last.frame_index}: {self.labels() or 'nothing'} "
+            f"({self.age_ms:.0f} ms old)"
+        )
+        return text if text.isprintable() else ascii(text)
+
+
+class Board:
+    """All cameras, and the messages that are none of ours."""
 
     def __init__(self) -> None:
-        self.count = 0
-        self.missing = 0
-        self.labels: Counter[str] = Counter()
-        self.last: DetectionMessage | None = None
-        self._times: deque[float] = deque(maxlen=RATE_WINDOW)
-        self.age_ms = 0.0
+        self.rows: dict[Camera, Row] = {}
+        self.devices: dict[str, str] = {}
+        self.foreign = 0
 
-    def add(self, message: DetectionMessage, now_wall_s: float) -> None:
-        """Take one message."""
-        if self.last is not None and self.last.boot == message.boot:
-            self.missing += max(0, message.seq - self.last.seq - 1)
-        self.count += 1
-        self.last = message
-        self.labels = Counter(o["label"] for o in message.objects)
-        self.age_ms = max(0.0, (now_wall_s - message.wall_s) * 1e3)
-        self._times.append(now_wall_s)
+    def take(self, topic: str, payload: bytes, now_s: float, wall_s: float) -> Row | None:
+        """Take one message.
 
-    @property
-    def fps(self) -> float:
-        """Messages a second, lately."""
-        if len(self._times) < 2:  # noqa: PLR2004 - a rate needs two times
-            return 0.0
-        return (len(self._times) - 1) / max(1e-6, self._times[-1] - self._times[0])
+        Args:
+            topic: where it came from; ends in `/detections`, `/cam/NAME/status` or `/status`.
+            payload: its bytes; garbage is counted in `foreign`.
+            now_s: monotonic clock.
+            wall_s: seconds since the epoch.
 
+        Returns:
+            The camera's row if these were detections, else None.
+        """
+        try:
+            if topic.endswith("/detections"):
+                return self._detections(parse_detections(payload), now_s, wall_s)
+            self._status(topic, parse(payload))
+        except AgentError:
+            self.foreign += 1
+        return None
 
-def messages(
-    mqtt: MqttConfig, device: str, count: int | None, seconds: float | None
-) -> Iterator[DetectionMessage | None]:
-    """Detection messages as they come; None now and then while none comes.
+    def _row(self, device: str, camera: str) -> Row:
+        if (device, camera) not in self.rows and len(self.rows) >= MAX_ROWS:
+            return Row()
+        return self.rows.setdefault((device, camera), Row())
 
-    Raises:
-        BrokerError: the broker cannot be reached.
-    """
-    inbox: queue.Queue[bytes] = queue.Queue(MAX_WAITING)
+    def _detections(self, message: DetectionMessage, now_s: float, wall_s: float) -> Row:
+        row = self._row(message.device, message.camera)
+        last = row.last
+        if last is not None and last.boot == message.boot:
+            row.missed += max(message.seq - last.seq - 1, 0)
+        row.last = message
+        row.age_ms = (wall_s - message.wall_s) * 1e3
+        row.received += 1
+        row.arrivals.append(now_s)
+        row.fps(now_s)
+        return row
 
-    def take(_topic: str, payload: bytes) -> None:
-        if not inbox.full():
-            inbox.put_nowait(payload)
-
-    client = MqttClient(mqtt, "watch", secrets.token_hex(3), watcher=True)
-    client.subscribe(Topics(mqtt.prefix, device).detections("+"), take)
-    client.start()
-    try:
-        if not client.wait_connected(CONNECT_TIMEOUT_S):
-            raise BrokerError(client.last_error or "the broker does not answer")
-        deadline = None if seconds is None else time.monotonic() + seconds
-        shown = 0
-        while (count is None or shown < count) and (
-            deadline is None or time.monotonic() < deadline
-        ):
-            try:
-                message = parse_detections(inbox.get(timeout=1 / REFRESH_HZ))
-            except (queue.Empty, WireError):
-                # Others may publish what they like below our prefix.
-                yield None
-                continue
-            shown += 1
-            yield message
-    finally:
-        client.close(1.0)
-
-
-def watch_json(mqtt: MqttConfig, device: str, count: int | None, seconds: float | None) -> None:
-    """Print every message as a line of JSON."""
-    import json  # noqa: PLC0415 - only here
-
-    for message in messages(mqtt, device, count, seconds):
-        if message is not None:
-            print(json.dumps(message.raw), file=sys.stdout, flush=True)  # noqa: T201 - the output
-
-
-def watch_table(mqtt: MqttConfig, device: str, count: int | None, seconds: float | None) -> None:
-    """Show a table that is kept up to date."""
-    rows: dict[tuple[str, str], CameraRow] = {}
-    with Live(table(rows), console=Console(), refresh_per_second=REFRESH_HZ) as live:
-        for message in messages(mqtt, device, count, seconds):
-            if message is not None:
-                row = rows.setdefault((message.device, message.camera), CameraRow())
-                row.add(message, time.time())
-            live.update(table(rows))
-
-
-def table(rows: dict[tuple[str, str], CameraRow]) -> Table:
-    """One row a camera."""
-    view = Table(title="detections")
-    for heading in ("device", "camera", "fps", "age ms", "model ms", "messages", "missing"):
-        view.add_column(heading, justify="left" if heading in ("device", "camera") else "right")
-    view.add_column("objects")
-    for (device, camera), row in sorted(rows.items()):
-        assert row.last is not None
-        found = ", ".join(f"{n} {label}" for label, n in row.labels.most_common())
-        infer = row.last.raw["lat_ms"].get("infer", 0.0)
-        view.add_row(
-            device,
-            camera,
-            f"{row.fps:.1f}",
-            f"{row.age_ms:.0f}",
-            f"{infer:.1f}",
-            str(row.count),
-            str(row.missing),
-            found or "-",
-        )
-    return view
+    def _status(self, topic: str, message: dict[str, object]) -> None:
+        levels = topic.split("/")
+        state = " ".join(str(message[k]) for k in ("state", "reason") if message.get(k))
+        if levels[-3:-2] == ["cam"]:
+            self._row(levels[-4], levels[-2]).state = state
+        elif len(self.devices) < MAX_ROWS:
+            self.devices[levels[-2]] = state

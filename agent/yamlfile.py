@@ -1,7 +1,15 @@
-"""Strict YAML: plain values with the line each came from; duplicate keys and huge files refused."""
+"""Strict YAML: texts with the line each stands in.
+
+The setting decides the type of a value, not its looks: every scalar is given as text, or None if
+nothing or `null` is written. So a camera `0`, a password `0123` and a class called `no` are what
+they look like. Anchors, aliases and tags are refused: a few lines of them can mean gigabytes, or
+objects. No message repeats a value, which may be a password.
+"""
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -9,31 +17,41 @@ import yaml
 from agent.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
-MAX_BYTES = 1_000_000
-"""A configuration of hundreds of cameras is far smaller."""
+MAX_BYTES = 262_144
+"""A configuration of a hundred cameras is a tenth of it."""
 
 MAX_DEPTH = 20
 """Levels of nesting; the settings have five."""
 
+NULLS = frozenset({"", "~", "null", "Null", "NULL"})
+
+QUOTED = re.compile(r" '[^'<][^']{3,}'")
+"""Pieces of the file in a message of the YAML library."""
+
 Key = tuple[str | int, ...]
 """Where a value stands: mapping keys and list indices from the top."""
 
-SCALARS = {
-    "tag:yaml.org,2002:null",
-    "tag:yaml.org,2002:bool",
-    "tag:yaml.org,2002:int",
-    "tag:yaml.org,2002:float",
-    "tag:yaml.org,2002:str",
-}
+
+@dataclass(frozen=True)
+class Document:
+    """What a file says.
+
+    Attributes:
+        values: mappings, lists, texts and None.
+        lines: the line, from 1, of every key and list item.
+        problems: where and what, for mistakes that do not hinder reading on.
+    """
+
+    values: dict[str, Any]
+    lines: dict[Key, int]
+    problems: list[tuple[Key, str]] = field(default_factory=list)
 
 
-def read(path: Path) -> tuple[dict[str, Any], dict[Key, int]]:
+def read(path: Path) -> Document:
     """Read a YAML file whose top is a mapping.
-
-    Returns:
-        The plain values, and the line (from 1) of every key and list item by its path.
 
     Raises:
         ConfigError: the file cannot be read or is not such YAML; the message carries file and line.
@@ -48,70 +66,108 @@ def read(path: Path) -> tuple[dict[str, Any], dict[Key, int]]:
     if len(raw) > MAX_BYTES:
         raise ConfigError(f"{path}: larger than {MAX_BYTES} bytes; this is no configuration")
     try:
-        node = yaml.compose(raw.decode("utf-8"), Loader=yaml.SafeLoader)
+        text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8 text at byte {error.start}") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = "" if mark is None else f":{mark.line + 1}"
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise ConfigError(f"{path}{line}: not valid YAML: {problem}") from error
-    except RecursionError as error:
-        raise ConfigError(f"{path}: nested too deeply; this is no configuration") from error
-    if not isinstance(node, yaml.MappingNode):
-        raise ConfigError(f"{path}: the top must be a mapping with keys like `cameras:`")
-    reader = _Reader(path)
-    return reader.value(node, ()), reader.lines
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"{path}:{line}: not UTF-8 text; save the file as UTF-8") from error
+    return _Reader(path, text).document()
+
+
+def dotted(key: Key) -> str:
+    """A key as people write it: `cameras.door.fps`."""
+    return ".".join(part if part.isprintable() else repr(part) for part in map(str, key))
 
 
 class _Reader:
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, text: str) -> None:
         self._path = path
-        self._scalars = yaml.SafeLoader("")
-        self._seen: set[int] = set()
-        self.lines: dict[Key, int] = {}
+        self._events = self._parse(text)
+        self._lines: dict[Key, int] = {}
+        self._problems: list[tuple[Key, str]] = []
 
-    def value(self, node: yaml.Node, key: Key) -> Any:
-        line = node.start_mark.line + 1
-        if id(node) in self._seen:
-            # An alias stands for a whole node: a few lines of them can mean gigabytes of values.
-            raise ConfigError(f"{self._path}:{line}: YAML aliases (*name) are not supported")
-        self._seen.add(id(node))
-        if len(key) > MAX_DEPTH:
-            raise ConfigError(f"{self._path}:{line}: nested deeper than {MAX_DEPTH} levels")
-        if isinstance(node, yaml.MappingNode):
-            return self._mapping(node, key)
-        if isinstance(node, yaml.SequenceNode):
-            items = []
-            for index, item in enumerate(node.value):
-                place: Key = (*key, index)
-                self.lines[place] = item.start_mark.line + 1
-                items.append(self.value(item, place))
-            return items
-        if node.tag not in SCALARS:
-            # Dates and the like: what was written is what is meant.
-            return str(node.value)
+    def document(self) -> Document:
+        next(self._events)  # the stream's start
+        if isinstance(next(self._events), yaml.StreamEndEvent):
+            raise ConfigError(f"{self._path}: is empty; it needs at least `mqtt:` and `cameras:`")
+        values = self._value(next(self._events), ())
+        next(self._events)  # the document's end
+        more = next(self._events)
+        if not isinstance(more, yaml.StreamEndEvent):
+            self._refuse(more, "a second document begins here; keep one and remove the `---`")
+        if not isinstance(values, dict):
+            raise ConfigError(f"{self._path}: the top must be a mapping with keys like `cameras:`")
+        return Document(values, self._lines, self._problems)
+
+    def _parse(self, text: str) -> Iterator[yaml.Event]:
         try:
-            return self._scalars.construct_object(node, deep=True)
-        except (ValueError, yaml.YAMLError) as error:
+            yield from yaml.parse(text, Loader=yaml.SafeLoader)
+        except yaml.reader.ReaderError as error:
+            line = text.count("\n", 0, error.position) + 1
             raise ConfigError(
-                f"{self._path}:{line}: cannot read {node.value!r}: {error}"
+                f"{self._path}:{line}: not valid YAML: a control character; remove it"
+            ) from error
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            line = 1 if mark is None else mark.line + 1
+            problem = QUOTED.sub("", error.problem or "cannot be parsed")
+            raise ConfigError(
+                f"{self._path}:{line}: not valid YAML: {problem}; check indentation, colons and "
+                "brackets, and put texts with special characters in quotes"
             ) from error
 
-    def _mapping(self, node: yaml.MappingNode, key: Key) -> dict[str, Any]:
+    def _refuse(self, event: yaml.Event, what: str) -> None:
+        raise ConfigError(f"{self._path}:{_line(event)}: {what}")
+
+    def _value(self, event: yaml.Event, key: Key) -> Any:
+        if getattr(event, "anchor", None) is not None:
+            self._refuse(
+                event,
+                "YAML anchors and aliases (& and *) are not supported; a text that begins with & "
+                "or * must stand in quotes",
+            )
+        if getattr(event, "tag", None) is not None:
+            self._refuse(
+                event,
+                "YAML tags (!name) are not supported; a text that begins with ! must stand in "
+                "quotes",
+            )
+        if len(key) > MAX_DEPTH:
+            self._refuse(event, f"nested deeper than {MAX_DEPTH} levels")
+        if isinstance(event, yaml.MappingStartEvent):
+            return self._mapping(key)
+        if isinstance(event, yaml.SequenceStartEvent):
+            return self._sequence(key)
+        assert isinstance(event, yaml.ScalarEvent)
+        plain = event.implicit[0]
+        return None if plain and event.value in NULLS else event.value
+
+    def _sequence(self, key: Key) -> list[Any]:
+        values: list[Any] = []
+        while not isinstance(event := next(self._events), yaml.SequenceEndEvent):
+            place = (*key, len(values))
+            self._lines[place] = _line(event)
+            values.append(self._value(event, place))
+        return values
+
+    def _mapping(self, key: Key) -> dict[str, Any]:
         values: dict[str, Any] = {}
-        for name_node, value_node in node.value:
-            line = name_node.start_mark.line + 1
-            if not isinstance(name_node, yaml.ScalarNode):
-                raise ConfigError(f"{self._path}:{line}: a key must be a plain word")
-            name = str(name_node.value)
+        while not isinstance(event := next(self._events), yaml.MappingEndEvent):
+            line = _line(event)
+            if not isinstance(event, yaml.ScalarEvent):
+                self._refuse(event, "a key must be a plain word")
+            name = str(self._value(event, key) or "")
             place = (*key, name)
             if name in values:
-                dotted = ".".join(map(str, place))
-                raise ConfigError(
-                    f"{self._path}:{line}: {dotted} is there twice (first in line "
-                    f"{self.lines[place]}); rename or remove one"
+                self._problems.append(
+                    (place, f"is there twice, again in line {line}; rename or remove one")
                 )
-            self.lines[place] = line
-            values[name] = self.value(value_node, place)
+                self._value(next(self._events), (*key, f"{name} (again)"))
+                continue
+            self._lines[place] = line
+            values[name] = self._value(next(self._events), place)
         return values
+
+
+def _line(event: yaml.Event) -> int:
+    mark = event.start_mark
+    return 1 if mark is None else mark.line + 1

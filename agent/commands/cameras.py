@@ -25,7 +25,7 @@ def probe(
     config: Annotated[
         Path | None, typer.Option("--config", "-c", help="Probe the cameras of this file.")
     ] = None,
-    timeout_s: Annotated[float, typer.Option(help="Seconds to wait for each.")] = 10.0,
+    timeout_s: Annotated[float, typer.Option(help="Seconds to wait for each.", min=0.1)] = 10.0,
     json_output: JsonOption = False,
 ) -> None:
     """Open cameras and say what they give: size, rate, codec, time to the first picture.
@@ -38,16 +38,20 @@ def probe(
     from dataclasses import asdict
 
     from agent.capture.probe import probe_all
+    from agent.commands.output import output
     from agent.config import CameraConfig
     from agent.configfile import load
     from agent.errors import ConfigError
 
     plans = dict(load(config).cameras) if config is not None else {}
     for number, source in enumerate(sources or []):
+        if not source:
+            raise ConfigError("a source is empty; give a URL, a device number or a file")
         plans[f"source{number}"] = CameraConfig(source=source)
     if not plans:
         raise ConfigError("name sources to probe, or a configuration with -c FILE")
-    reports = probe_all(plans, timeout_s)
+    with output(stderr=True).status(f"opening {len(plans)} cameras ..."):
+        reports = probe_all(plans, timeout_s)
     if json_output:
         typer.echo(json.dumps([asdict(r) for r in reports]))
     else:

@@ -11,32 +11,32 @@ from agent.commands import DEFAULT_CONFIG, ConfigOption, JsonOption
 
 def check(
     config: ConfigOption = DEFAULT_CONFIG,
-    network: Annotated[
-        bool, typer.Option("--network/--no-network", help="Open cameras and the broker.")
-    ] = True,
+    no_network: Annotated[
+        bool, typer.Option("--no-network", help="Leave the broker and network cameras alone.")
+    ] = False,
+    timeout_s: Annotated[
+        float, typer.Option(help="Seconds to wait for each camera and the broker.", min=0.1)
+    ] = 10.0,
     json_output: JsonOption = False,
 ) -> None:
-    """Check the configuration, load the models, open the cameras and the broker.
+    """Try a configuration: load the models, open the cameras, log in to the broker.
 
-    Exit code 0 if all is well, 1 if something fails, 2 for a mistake in the configuration.
+    Exit code 0 if all would work, 1 if something does not, 2 if the configuration is wrong.
 
-    Example: [bold]vigia check -c /etc/vigia/agent.yaml --json[/bold]
+    Example: [bold]vigia check -c agent.yaml[/bold]
     """
     import json
-    from dataclasses import asdict
 
-    from rich.console import Console
-
+    from agent.check import as_dicts, exit_code
     from agent.check import check as look
+    from agent.commands.output import findings_table, output
     from agent.configfile import load
 
-    findings = look(load(config), network=network)
+    settings = load(config)
+    with output(stderr=True).status("trying models, cameras and broker ..."):
+        findings = look(settings, network=not no_network, timeout_s=timeout_s)
     if json_output:
-        typer.echo(json.dumps([asdict(f) for f in findings]))
+        typer.echo(json.dumps(as_dicts(findings)))
     else:
-        console = Console(highlight=False, soft_wrap=True)
-        for finding in findings:
-            mark = "[green]ok  [/green]" if finding.status == "ok" else "[red]FAIL[/red]"
-            console.print(f"{mark} {finding.name}: ", end="")
-            console.print(finding.text, markup=False)
-    raise typer.Exit(0 if all(f.status == "ok" for f in findings) else 1)
+        output().print(findings_table(findings))
+    raise typer.Exit(exit_code(findings))

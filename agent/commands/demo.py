@@ -34,15 +34,21 @@ def demo(
     Example: [bold]vigia demo --seconds 10[/bold]
     """
     import json
+    import time
 
-    from rich.console import Console
+    from rich.live import Live
     from rich.table import Table
 
+    from agent.commands.output import board_table, output
     from agent.demo import DemoOptions
     from agent.demo import demo as show
 
-    console = Console(stderr=json_output)
-    summary = show(DemoOptions(seconds, picture.resolve(), camera, model), console)
+    console = output(stderr=json_output)
+    with Live(console=console, auto_refresh=False, transient=True) as live:
+        summary = show(
+            DemoOptions(seconds, picture.resolve(), camera, model),
+            lambda board: live.update(board_table(board, time.monotonic()), refresh=True),
+        )
     if json_output:
         typer.echo(json.dumps(summary))
         return

@@ -1,4 +1,4 @@
-"""The topic tree. Pure."""
+"""The topic tree (docs/mqtt.md). Pure."""
 
 from __future__ import annotations
 
@@ -36,6 +36,10 @@ class Topics:
     def detections(self, camera: str) -> str:
         """One message for each analysed frame."""
         return f"{self._root}/cam/{camera}/detections"
+
+    def events(self, camera: str) -> str:
+        """What happened before a camera: tracks, zones, lines."""
+        return f"{self._root}/cam/{camera}/events"
 
     def model_state(self, slot: str) -> str:
         """Which model a slot runs: retained."""

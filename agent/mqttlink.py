@@ -1,0 +1,386 @@
+"""A lasting link to the broker: one thread that connects, serves and connects again, for ever.
+
+Messages are taken without waiting into a short queue, and refused when it is full: keeping and
+dropping is the caller's business (`agent.outbox`). A message that was taken is sent in order, and
+QoS 1 messages that an old connection left unacknowledged are sent again before anything newer.
+Retained messages are kept, the newest of each topic, and told again on every new connection.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter, OrderedDict, deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from agent.backoff import Backoff
+from agent.errors import AgentError
+from agent.mqttmessage import Handlers, Message
+from agent.mqttreason import SessionLostError
+from agent.mqttsession import connect, matches
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from agent.config import MqttConfig
+    from agent.mqttsession import Session
+
+log = logging.getLogger(__name__)
+
+MAX_WAITING = 128
+"""Messages taken and not yet sent or not yet acknowledged, at the most."""
+
+READY_BELOW = MAX_WAITING // 2
+"""After a refusal the caller is told when so few are left, so that it is not told for each one."""
+
+MAX_SENDS = 5
+"""A message that was sent so often without being acknowledged may be why connections end."""
+
+STEP_S = 1.0
+"""Longest sleep of the thread; keep-alives are measured in seconds."""
+
+STABLE_S = 10.0
+"""A connection that lasted so long was a success: the next delay begins small again."""
+
+JOIN_MARGIN_S = 0.5
+"""Beyond the time to flush, for the goodbye itself."""
+
+
+@dataclass(slots=True)
+class _Taken:
+    """A message that was taken and is not yet known to have arrived."""
+
+    message: Message
+    sends: int = 0
+    kept: bool = False
+    """It is one of the retained messages, which every new connection is told anyway."""
+
+
+class Link:
+    """Publishes and subscribes; an `agent.interfaces.Broker`, for use from any thread.
+
+    Args:
+        config: the broker.
+        client_id: unique at the broker.
+        will: called for each connection; what the broker shall publish when we vanish.
+        backoff: delays between attempts; made from the settings by default.
+
+    Attributes:
+        reason: why there is no connection at present, or empty.
+    """
+
+    def __init__(
+        self,
+        config: MqttConfig,
+        client_id: str,
+        will: Callable[[], Message] | None = None,
+        backoff: Backoff | None = None,
+    ) -> None:
+        self.reason = ""
+        self._config = config
+        self._client_id = client_id
+        self._will = will
+        self._backoff = backoff or Backoff(config.reconnect_initial_s, config.reconnect_max_s)
+        self._lock = threading.Condition()
+        self._waiting: deque[_Taken] = deque()
+        self._sent: OrderedDict[int, _Taken] = OrderedDict()
+        self._retained: dict[str, Message] = {}
+        self._untold: OrderedDict[str, None] = OrderedDict()
+        self._subscriptions: dict[str, tuple[Callable[[str, bytes], None], int]] = {}
+        self._unasked: OrderedDict[str, None] = OrderedDict()
+        self._asked: dict[int, str] = {}
+        self._listeners: list[Callable[[], None]] = []
+        self._refused = False
+        self._counts: Counter[str] = Counter()
+        self._session: Session | None = None
+        self._up = False
+        self._closing = threading.Event()
+        self._deadline = 0.0
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begin to connect; returns at once."""
+        self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
+        self._thread.start()
+
+    @property
+    def connected(self) -> bool:
+        """True while a session with the broker is up."""
+        return self._up
+
+    @property
+    def protocol(self) -> str | None:
+        """MQTT version of the present session, "5" or "3.1.1"; None without one."""
+        session = self._session
+        return session.version if session is not None and self._up else None
+
+    def publish(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        qos: int,
+        retain: bool = False,
+        schema: str = "",
+        expiry_s: int | None = None,
+    ) -> bool:
+        """Take one message without waiting.
+
+        Returns:
+            False if it was not taken: no connection, or too many messages wait.
+        """
+        taken = _Taken(Message(topic, payload, qos, retain, schema, expiry_s))
+        with self._lock:
+            if not self._up or len(self._waiting) + len(self._sent) >= MAX_WAITING:
+                self._refused = True
+                return False
+            self._waiting.append(taken)
+            session = self._session
+        if session is not None:
+            session.wake()
+        return True
+
+    def on_ready(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called, from the link's thread, when messages are taken again.
+
+        It must be quick and must not raise.
+        """
+        with self._lock:
+            self._listeners.append(callback)
+
+    def set_retained(self, topic: str, payload: bytes, schema: str = "") -> None:
+        """Keep a message told: now, and again on every new connection. The newest wins."""
+        with self._lock:
+            self._retained[topic] = Message(topic, payload, qos=1, retain=True, schema=schema)
+            self._untold[topic] = None
+            session = self._session
+        if session is not None:
+            session.wake()
+
+    def subscribe(
+        self, topic_filter: str, callback: Callable[[str, bytes], None], qos: int = 0
+    ) -> None:
+        """Have `callback(topic, payload)` called for each message, on every connection.
+
+        It is called from the link's thread, which does nothing else meanwhile, and must not raise.
+        """
+        with self._lock:
+            self._subscriptions[topic_filter] = (callback, qos)
+            self._unasked[topic_filter] = None
+            session = self._session
+        if session is not None:
+            session.wake()
+
+    def counters(self) -> dict[str, object]:
+        """Plain values for telemetry: what happened since the start."""
+        with self._lock:
+            counts = dict(self._counts)
+            waiting = len(self._waiting) + len(self._sent)
+        return {
+            "connects": counts.get("connects", 0),
+            "disconnects": counts.get("disconnects", 0),
+            "failures": counts.get("failures", 0),
+            "sent": counts.get("sent", 0),
+            "acknowledged": counts.get("acknowledged", 0),
+            "refused": counts.get("refused", 0),
+            "too_large": counts.get("too_large", 0),
+            "given_up": counts.get("given_up", 0),
+            "waiting": waiting,
+        }
+
+    def flush(self, timeout_s: float) -> bool:
+        """Wait until everything taken is sent, and acknowledged where it is to be.
+
+        Returns:
+            False if time was over.
+        """
+        with self._lock:
+            return self._lock.wait_for(self._all_sent, timeout_s)
+
+    def wait_connected(self, timeout_s: float) -> bool:
+        """Wait for a connection.
+
+        Returns:
+            False if time was over; `reason` says why.
+        """
+        with self._lock:
+            return self._lock.wait_for(lambda: self._up, timeout_s)
+
+    def close(self, timeout_s: float) -> None:
+        """Send what was taken if there is a connection, say goodbye, and end; never raises."""
+        self._deadline = time.monotonic() + timeout_s
+        self._closing.set()
+        session = self._session
+        if session is not None:
+            session.wake()
+        if self._thread is not None:
+            self._thread.join(timeout_s + JOIN_MARGIN_S)
+
+    def _run(self) -> None:
+        while not self._closing.is_set():
+            began = time.monotonic()
+            try:
+                self._connect_and_serve()
+            except AgentError as error:
+                self._note_failure(str(error))
+            except Exception:
+                # A bug in a callback or the library must not end all publishing.
+                log.exception("the connection to the broker failed; it is made anew")
+            if time.monotonic() - began >= STABLE_S:
+                self._backoff.reset()
+            if not self._closing.is_set():
+                self._closing.wait(self._backoff.next_delay())
+
+    def _connect_and_serve(self) -> None:
+        handlers = Handlers(self._received, self._acknowledged, self._subscribed)
+        will = self._will() if self._will is not None else None
+        session = connect(self._config, self._client_id, handlers, will)
+        try:
+            self._begin(session)
+            self._serve(session)
+        except SessionLostError:
+            if self._closing.is_set():
+                return
+            raise
+        finally:
+            self._end(session)
+
+    def _note_failure(self, reason: str) -> None:
+        with self._lock:
+            self._counts["failures"] += 1
+        # A broker that is away for a day is told once, not thousands of times.
+        level = logging.DEBUG if reason == self.reason else logging.WARNING
+        log.log(level, "%s; tried again for ever", reason)
+        self.reason = reason
+
+    def _begin(self, session: Session) -> None:
+        with self._lock:
+            self._untold = OrderedDict.fromkeys(self._retained)
+            self._unasked = OrderedDict.fromkeys(self._subscriptions)
+            self._asked.clear()
+            self._session, self._up = session, True
+            self._counts["connects"] += 1
+            self._refused = True
+            self._lock.notify_all()
+        self.reason = ""
+        secured = f", {session.tls_version}" if session.tls_version else ""
+        log.info("broker %s: connected, MQTT %s%s", session.where, session.version, secured)
+
+    def _end(self, session: Session) -> None:
+        with self._lock:
+            self._session, self._up = None, False
+            self._counts["disconnects"] += 1
+            # In order: what was not acknowledged is older than what waits.
+            again = [taken for taken in self._sent.values() if not taken.kept]
+            self._waiting.extendleft(reversed(again))
+            self._sent.clear()
+            self._lock.notify_all()
+        session.close()
+
+    def _serve(self, session: Session) -> None:
+        while True:
+            self._ask(session)
+            self._send(session)
+            with self._lock:
+                done = self._all_sent()
+                if done:
+                    self._lock.notify_all()
+            if self._closing.is_set() and (done or time.monotonic() >= self._deadline):
+                return
+            left = self._deadline - time.monotonic() if self._closing.is_set() else STEP_S
+            session.step(max(0.0, min(STEP_S, left)))
+
+    def _all_sent(self) -> bool:
+        session = self._session
+        return (
+            not self._waiting
+            and not self._sent
+            and not self._untold
+            and (session is None or session.clear)
+        )
+
+    def _ask(self, session: Session) -> None:
+        with self._lock:
+            new = {f: self._subscriptions[f][1] for f in self._unasked}
+            self._unasked.clear()
+        for topic_filter, qos in new.items():
+            self._asked[session.subscribe(topic_filter, qos)] = topic_filter
+
+    def _send(self, session: Session) -> None:
+        while session.clear and len(self._sent) < session.inflight_limit:
+            taken = self._next()
+            if taken is None:
+                break
+            self._send_one(session, taken)
+        self._tell_ready()
+
+    def _next(self) -> _Taken | None:
+        with self._lock:
+            if self._untold:
+                topic, _ = self._untold.popitem(last=False)
+                return _Taken(self._retained[topic], kept=True)
+            return self._waiting.popleft() if self._waiting else None
+
+    def _send_one(self, session: Session, taken: _Taken) -> None:
+        message = taken.message
+        if not session.fits(message):
+            self._give_up("too_large", message, "is larger than the broker takes")
+            return
+        if taken.sends >= MAX_SENDS:
+            self._give_up("given_up", message, "was never acknowledged")
+            return
+        try:
+            mid = session.publish(message)
+        except SessionLostError:
+            with self._lock:
+                if not taken.kept:
+                    self._waiting.appendleft(taken)
+            raise
+        with self._lock:
+            self._counts["sent"] += 1
+            if session.awaits_acknowledgement(message):
+                taken.sends += 1
+                self._sent[mid] = taken
+
+    def _give_up(self, cause: str, message: Message, why: str) -> None:
+        with self._lock:
+            self._counts[cause] += 1
+            first = self._counts[cause] == 1
+        level = logging.WARNING if first else logging.DEBUG
+        size = len(message.payload)
+        log.log(level, "a message of %d bytes on %s %s: dropped", size, message.topic, why)
+
+    def _tell_ready(self) -> None:
+        with self._lock:
+            waiting = len(self._waiting) + len(self._sent)
+            if not self._refused or waiting > READY_BELOW:
+                return
+            self._refused = False
+            listeners = tuple(self._listeners)
+        for listener in listeners:
+            listener()
+
+    def _received(self, topic: str, payload: bytes) -> None:
+        with self._lock:
+            callbacks = [c for f, (c, _) in self._subscriptions.items() if matches(f, topic)]
+        for callback in callbacks:
+            callback(topic, payload)
+
+    def _acknowledged(self, mid: int, refusal: str) -> None:
+        with self._lock:
+            taken = self._sent.pop(mid, None)
+            if taken is None:
+                return
+            self._counts["refused" if refusal else "acknowledged"] += 1
+            first = self._counts["refused"] == 1
+        if refusal:
+            level = logging.WARNING if first else logging.DEBUG
+            topic = taken.message.topic
+            log.log(level, "the broker refuses messages on %s: %s", topic, refusal)
+
+    def _subscribed(self, mid: int, refusal: str) -> None:
+        topic_filter = self._asked.pop(mid, "")
+        if refusal:
+            log.warning("the broker refuses the subscription to %s: %s", topic_filter, refusal)

@@ -1,0 +1,45 @@
+"""What passes through a connection to the broker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message to publish.
+
+    Attributes:
+        topic: without wildcards.
+        payload: JSON.
+        qos: 0 or 1.
+        retain: the broker keeps it for those who subscribe later.
+        schema: id of the payload's schema, told as a user property with MQTT 5; may be empty.
+        expiry_s: the broker may forget it after this, with MQTT 5; None: never.
+    """
+
+    topic: str
+    payload: bytes
+    qos: int = 0
+    retain: bool = False
+    schema: str = ""
+    expiry_s: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Handlers:
+    """What a session reports, from within `Session.step`.
+
+    Attributes:
+        received: topic and payload of a message of a subscription.
+        acknowledged: packet id of a QoS 1 message, and why the broker refused it, or empty.
+        subscribed: packet id of a subscription, and why the broker refused it, or empty.
+    """
+
+    received: Callable[[str, bytes], None]
+    acknowledged: Callable[[int, str], None]
+    subscribed: Callable[[int, str], None]

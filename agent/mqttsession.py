@@ -1,0 +1,400 @@
+"""One connection to the broker, from TCP to its end. The only module that imports paho.
+
+A session is used from one thread, except for `wake`. It is made anew for each connection, so no
+packet, alias or packet id of an old connection can leak into a new one; what is to be sent again is
+the caller's decision (`agent.mqttlink`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import selectors
+import socket
+import ssl
+import time
+from typing import TYPE_CHECKING, Any
+
+from paho.mqtt.client import Client, topic_matches_sub
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from agent.mqttreason import (
+    ConnectError,
+    SessionLostError,
+    explain_connack,
+    explain_connect,
+    explain_disconnect,
+    explain_loss,
+    explain_silence,
+)
+from agent.tls import client_context
+
+if TYPE_CHECKING:
+    from paho.mqtt.client import MQTTMessage
+    from paho.mqtt.reasoncodes import ReasonCode
+
+    from agent.config import MqttConfig
+    from agent.mqttmessage import Handlers, Message
+    from agent.tls import NamedContext
+
+MAX_INFLIGHT = 64
+"""QoS 1 messages sent and not yet acknowledged, at the most."""
+
+PACKET_OVERHEAD_BYTES = 256
+"""More than fixed header, packet id and our properties take in a PUBLISH."""
+
+CONTENT_TYPE = "application/json"
+
+WAKE_READ_BYTES = 4096
+
+matches = topic_matches_sub
+"""`matches(topic_filter, topic)`."""
+
+
+def connect(
+    config: MqttConfig, client_id: str, handlers: Handlers, will: Message | None = None
+) -> Session:
+    """Connect with MQTT 5, or 3.1.1 if the broker knows no better or the settings say so.
+
+    Raises:
+        ConnectError: the broker cannot be reached or refuses us.
+        ConfigError: a TLS file cannot be used.
+    """
+    versions = {"auto": (5, 4), "5": (5,), "3.1.1": (4,)}[config.protocol]
+    for version in versions:
+        session = Session(config, client_id, handlers, version, will)
+        try:
+            session.open()
+        except ConnectError as error:
+            session.close()
+            if not error.try_older or version == versions[-1]:
+                raise
+        except BaseException:
+            session.close()
+            raise
+        else:
+            return session
+    raise AssertionError("every version either connects or raises")
+
+
+class _ErrorTap(logging.Handler):
+    """Keeps the exception that the library would only log."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.error: Exception | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if isinstance(record.args, tuple) and record.args:
+            error = record.args[0]
+            if isinstance(error, Exception):
+                self.error = error
+
+
+class Session:
+    """One MQTT connection; made by `connect`.
+
+    Args:
+        config: the broker.
+        client_id: unique at the broker.
+        handlers: where events go.
+        version: 5 or 4 (which is 3.1.1).
+        will: what the broker publishes when we vanish.
+
+    Attributes:
+        where: "host:port".
+        version: "5" or "3.1.1".
+        tls_version: such as "TLSv1.3", or None without TLS.
+        inflight_limit: QoS 1 messages that may be unacknowledged.
+        max_packet_bytes: largest packet that the broker takes, or None.
+    """
+
+    def __init__(
+        self,
+        config: MqttConfig,
+        client_id: str,
+        handlers: Handlers,
+        version: int,
+        will: Message | None,
+    ) -> None:
+        self.where = f"{config.host}:{config.effective_port}"
+        self.version = "5" if version == MQTTProtocolVersion.MQTTv5 else "3.1.1"
+        self.tls_version: str | None = None
+        self.inflight_limit = MAX_INFLIGHT
+        self.max_packet_bytes: int | None = None
+        self._config = config
+        self._handlers = handlers
+        self._v5 = self.version == "5"
+        self._max_qos = 1
+        self._retain_available = True
+        self._alias_maximum = 0
+        self._aliases: dict[str, int] = {}
+        self._answer: tuple[int, str] | None = None
+        self._lost: SessionLostError | None = None
+        self._woken = False
+        self._wake_out, self._wake_in = socket.socketpair()
+        self._wake_out.setblocking(False)
+        self._wake_in.setblocking(False)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._wake_in, selectors.EVENT_READ)
+        self._registered: tuple[Any, int] | None = None
+        self._tap = _ErrorTap()
+        self._paho = self._new_client(client_id, version, will)
+
+    def _new_client(self, client_id: str, version: int, will: Message | None) -> Client:
+        config = self._config
+        client = Client(
+            CallbackAPIVersion.VERSION2,
+            client_id,
+            clean_session=None if self._v5 else True,
+            protocol=MQTTProtocolVersion(version),
+            reconnect_on_failure=False,
+        )
+        client.connect_timeout = config.connect_timeout_s
+        client.max_inflight_messages = MAX_INFLIGHT
+        if config.username is not None:
+            password = config.password
+            client.username_pw_set(
+                config.username, None if password is None else password.get_secret_value()
+            )
+        if will is not None:
+            client.will_set(
+                will.topic, will.payload, will.qos, will.retain, self._will_properties(will)
+            )
+        tap = logging.Logger("paho", logging.ERROR)  # noqa: LOG001 - one for each session
+        tap.addHandler(self._tap)
+        client.enable_logger(tap)
+        client.on_socket_open = _no_delay
+        client.on_connect = self._on_connect
+        client.on_disconnect = self._on_disconnect
+        client.on_message = self._on_message
+        client.on_publish = self._on_publish
+        client.on_subscribe = self._on_subscribe
+        return client
+
+    def open(self) -> None:
+        """Connect and wait for the broker's answer.
+
+        Raises:
+            ConnectError: the broker cannot be reached or refuses us.
+            ConfigError: a TLS file cannot be used.
+        """
+        config = self._config
+        deadline = time.monotonic() + config.connect_timeout_s
+        context: NamedContext | None = None
+        if config.tls is not None:
+            context = client_context(config.tls)
+            self._paho.tls_set_context(context)
+        try:
+            self._paho.connect(config.host, config.effective_port, config.keepalive_s)
+        except (OSError, ValueError) as error:
+            raise explain_connect(
+                error,
+                self.where,
+                tls=context is not None and context.reached,
+                timeout_s=config.connect_timeout_s,
+            ) from error
+        sock = self._paho.socket()
+        if isinstance(sock, ssl.SSLSocket):
+            self.tls_version = sock.version()
+        self._await_answer(deadline)
+
+    def _await_answer(self, deadline: float) -> None:
+        while self._answer is None:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise ConnectError(
+                    self.where,
+                    "connect",
+                    f"does not answer the connection request in {self._config.connect_timeout_s:g} "
+                    "s",
+                    "is it an MQTT broker? A TLS port needs mqtt.tls",
+                )
+            try:
+                self.step(left)
+            except SessionLostError as error:
+                if self._answer is None:
+                    raise explain_silence(
+                        self._tap.error, self.where, tls=self._config.tls is not None
+                    ) from error
+        code, name = self._answer
+        if code != 0:
+            raise explain_connack(code, name, self.where)
+
+    @property
+    def clear(self) -> bool:
+        """True if all that was published is written to the socket."""
+        return not self._paho.want_write()
+
+    def publish(self, message: Message) -> int:
+        """Send a message.
+
+        Returns:
+            Its packet id, which `Handlers.acknowledged` will be told if its QoS is 1.
+
+        Raises:
+            SessionLostError: the connection has ended; the message was not sent.
+        """
+        topic, alias = message.topic, None
+        if self._v5 and not message.retain:
+            alias = self._aliases.get(topic)
+            if alias is not None:
+                topic = ""
+            elif len(self._aliases) < self._alias_maximum:
+                alias = self._aliases[topic] = len(self._aliases) + 1
+        info = self._paho.publish(
+            topic,
+            message.payload,
+            min(message.qos, self._max_qos),
+            message.retain and self._retain_available,
+            _properties(message, alias) if self._v5 else None,
+        )
+        if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS or self._lost is not None:
+            raise self._loss()
+        return info.mid
+
+    def awaits_acknowledgement(self, message: Message) -> bool:
+        """True if the broker will acknowledge the message."""
+        return min(message.qos, self._max_qos) > 0
+
+    def fits(self, message: Message) -> bool:
+        """True if the broker takes messages of this size."""
+        size = len(message.payload) + len(message.topic.encode()) + PACKET_OVERHEAD_BYTES
+        return self.max_packet_bytes is None or size <= self.max_packet_bytes
+
+    def subscribe(self, topic_filter: str, qos: int) -> int:
+        """Ask for messages.
+
+        Returns:
+            The packet id, which `Handlers.subscribed` will be told.
+
+        Raises:
+            SessionLostError: the connection has ended.
+        """
+        code, mid = self._paho.subscribe(topic_filter, qos)
+        if code != MQTTErrorCode.MQTT_ERR_SUCCESS or mid is None:
+            raise self._loss()
+        return mid
+
+    def step(self, timeout_s: float) -> None:
+        """Read and write what there is; wait for it up to `timeout_s`, or until `wake`.
+
+        Raises:
+            SessionLostError: the connection has ended.
+        """
+        sock = self._paho.socket()
+        if sock is None:
+            raise self._loss()
+        # What OpenSSL has decrypted already makes no socket readable.
+        pending = isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
+        self._watch(sock)
+        ready = {key.fd: mask for key, mask in self._selector.select(0 if pending else timeout_s)}
+        if self._wake_in.fileno() in ready:
+            self._woken = False
+            with contextlib.suppress(BlockingIOError):
+                self._wake_in.recv(WAKE_READ_BYTES)
+        mask = ready.get(sock.fileno(), 0)
+        if mask & selectors.EVENT_READ or pending:
+            self._paho.loop_read()
+        if mask & selectors.EVENT_WRITE:
+            self._paho.loop_write()
+        self._paho.loop_misc()
+        if self._lost is not None or self._paho.socket() is None:
+            raise self._loss()
+
+    def wake(self) -> None:
+        """Make `step` return; from any thread."""
+        if not self._woken:
+            self._woken = True
+            # A full or closed pipe needs no more bytes.
+            with contextlib.suppress(OSError):
+                self._wake_out.send(b"\0")
+
+    def close(self) -> None:
+        """Say goodbye if the connection is up, and give everything back; never raises."""
+        with contextlib.suppress(OSError, ValueError):
+            self._paho.disconnect()
+        sock = self._paho.socket()
+        if sock is not None:
+            # The goodbye did not go out at once: the broker will publish the will.
+            with contextlib.suppress(OSError):
+                sock.close()
+        self._selector.close()
+        self._wake_in.close()
+        self._wake_out.close()
+
+    def _watch(self, sock: Any) -> None:
+        wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._paho.want_write() else 0)
+        if self._registered is None:
+            self._selector.register(sock, wanted)
+        elif self._registered != (sock, wanted):
+            self._selector.modify(sock, wanted)
+        self._registered = (sock, wanted)
+
+    def _loss(self) -> SessionLostError:
+        return self._lost or explain_loss(self._tap.error, self.where)
+
+    def _on_connect(
+        self, _client: Client, _data: Any, _flags: Any, code: ReasonCode, properties: Any
+    ) -> None:
+        self._answer = (code.value, str(code))
+        # Absent properties mean these defaults: MQTT 5.0, 3.2.2.3.
+        self.inflight_limit = min(MAX_INFLIGHT, getattr(properties, "ReceiveMaximum", MAX_INFLIGHT))
+        self.max_packet_bytes = getattr(properties, "MaximumPacketSize", None)
+        self._max_qos = getattr(properties, "MaximumQoS", 1)
+        self._retain_available = bool(getattr(properties, "RetainAvailable", 1))
+        self._alias_maximum = getattr(properties, "TopicAliasMaximum", 0)
+
+    def _on_disconnect(
+        self, _client: Client, _data: Any, flags: Any, code: ReasonCode, _properties: Any
+    ) -> None:
+        if flags.is_disconnect_packet_from_server:
+            self._lost = explain_disconnect(code.value, str(code), self.where)
+        else:
+            silent = code.getName() == "Keep alive timeout"
+            self._lost = explain_loss(self._tap.error, self.where, silent=silent)
+
+    def _on_message(self, _client: Client, _data: Any, message: MQTTMessage) -> None:
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:
+            return
+        self._handlers.received(topic, bytes(message.payload))
+
+    def _on_publish(
+        self, _client: Client, _data: Any, mid: int, code: ReasonCode, _properties: Any
+    ) -> None:
+        self._handlers.acknowledged(mid, str(code) if code.is_failure else "")
+
+    def _on_subscribe(
+        self, _client: Client, _data: Any, mid: int, codes: list[ReasonCode], _properties: Any
+    ) -> None:
+        refused = [str(code) for code in codes if code.is_failure]
+        self._handlers.subscribed(mid, ", ".join(refused))
+
+    def _will_properties(self, will: Message) -> Properties | None:
+        if not self._v5:
+            return None
+        properties = Properties(PacketTypes.WILLMESSAGE)  # type: ignore[no-untyped-call]
+        properties.ContentType = CONTENT_TYPE
+        properties.UserProperty = ("schema", will.schema)
+        return properties
+
+
+def _properties(message: Message, alias: int | None) -> Properties:
+    properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+    properties.ContentType = CONTENT_TYPE
+    if message.schema:
+        properties.UserProperty = ("schema", message.schema)
+    if message.expiry_s is not None:
+        properties.MessageExpiryInterval = message.expiry_s
+    if alias is not None:
+        properties.TopicAlias = alias
+    return properties
+
+
+def _no_delay(_client: Client, _data: Any, sock: Any) -> None:
+    """A message must not wait for the acknowledgement of the one before (Nagle)."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

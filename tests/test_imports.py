@@ -1,0 +1,211 @@
+"""Who may import whom: read from the imports of the source, also of those for types only."""
+
+import ast
+import fnmatch
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("agent", "engines", "fleet")
+
+# Module pattern -> patterns of our own modules it may import. The longest pattern that fits counts.
+# A module without a rule is an error: who may import what is decided when a module is made.
+PROJECT: dict[str, tuple[str, ...]] = {
+    # The model runtime knows nothing of the agent; its backends know little of it.
+    "engines": (),
+    "engines.*": ("engines.*",),
+    "engines.ort*": ("engines.base", "engines.cache", "engines.errors"),
+    "engines.trt*": ("engines.base", "engines.cache", "engines.errors", "engines.trt*"),
+    # Shared nouns and small tools.
+    "agent": (),
+    "agent.errors": (),
+    "agent.frame": (),
+    "agent.detection": (),
+    "agent.interfaces": ("agent.frame", "agent.detection"),
+    "agent.backoff": (),
+    "agent.secrets": (),
+    "agent.threads": (),
+    "agent.versions": (),
+    "agent.opencv": ("agent.errors",),
+    "agent.device": ("agent.config",),
+    "agent.log": ("agent.config", "agent.secrets"),
+    # Settings.
+    "agent.config": ("agent.errors",),
+    "agent.config?*": ("agent.config*", "agent.errors", "agent.references", "agent.secrets",
+                       "agent.yamlfile"),
+    "agent.references": ("agent.errors", "agent.yamlfile"),
+    "agent.yamlfile": ("agent.errors",),
+    # The road of a frame.
+    "agent.capture*": ("agent.backoff", "agent.capture*", "agent.config", "agent.errors",
+                       "agent.frame", "agent.interfaces", "agent.secrets"),
+    "agent.vision*": ("agent.detection", "agent.errors", "agent.frame", "agent.vision*",
+                      "engines.model"),
+    "agent.pipeline*": ("agent.backoff", "agent.capture.base", "agent.detection", "agent.errors",
+                        "agent.frame", "agent.interfaces", "agent.pipeline*", "agent.threads",
+                        "agent.vision*", "engines.*"),
+    "agent.models": ("agent.config", "agent.detection", "agent.errors", "agent.pipeline.worker",
+                     "agent.vision*", "engines.*"),
+    "agent.wire*": ("agent.detection", "agent.errors", "agent.vision.rle", "agent.wire*"),
+    "agent.publish": ("agent.config", "agent.detection", "agent.errors", "agent.interfaces",
+                      "agent.outbox", "agent.threads", "agent.wire*"),
+    "agent.outbox": ("agent.interfaces",),
+    "agent.mqtt*": ("agent.backoff", "agent.config", "agent.errors", "agent.interfaces",
+                    "agent.mqtt*", "agent.secrets", "agent.threads", "agent.tls", "agent.wire*"),
+    "agent.tls": ("agent.config", "agent.errors"),
+    # Texts for people.
+    "agent.modelreport": ("engines.base", "engines.model"),
+    "agent.resulttext": ("agent.detection", "agent.wire*"),
+    "agent.watch": ("agent.errors", "agent.wire*"),
+    # What puts parts together may know all of them, but not the command line.
+    "agent.check": ("agent.*", "engines.*"),
+    "agent.daemon": ("agent.*", "engines.*"),
+    "agent.detect": ("agent.*", "engines.*"),
+    "agent.benchmark": ("agent.*", "engines.*"),
+    "agent.demo*": ("agent.*", "engines.*"),
+    "agent.commands*": ("agent.*", "engines.*"),
+    "agent.cli": ("agent.*", "engines.*"),
+    "agent.__main__": ("agent.cli",),
+    # The operator's side shares the protocol with the device, nothing else.
+    "fleet": (),
+    "fleet.*": ("fleet.*", "agent.wire*", "agent.bundle*", "agent.mqtt", "agent.errors",
+                "agent.interfaces"),
+}  # fmt: skip
+
+# Nobody but these imports the command line.
+COMMAND_LINE = ("agent.cli", "agent.commands*", "agent.__main__")
+
+# Library -> who may import it. A library that is not here is an error.
+LIBRARIES: dict[str, tuple[str, ...]] = {
+    "anyio": ("agent.daemon",),
+    "cv2": ("agent.capture*", "agent.vision*", "agent.commands*", "agent.detect", "agent.daemon",
+            "agent.demo*"),
+    "google": ("engines.onnxfile",),
+    "numpy": ("agent.*", "engines.*"),
+    "onnx": ("engines.*", "agent.models"),
+    "onnxruntime": ("engines.ort*",),
+    "paho": ("agent.mqtt*",),
+    "psutil": ("agent.device", "agent.benchmark"),
+    "pycuda": ("engines.trt*",),
+    "pydantic": ("agent.config*",),
+    "pydantic_core": ("agent.config*",),
+    "rich": ("agent.commands*", "agent.demo*"),
+    "structlog": ("agent.log",),
+    "tensorrt": ("engines.trt*",),
+    "typer": ("agent.cli", "agent.commands*"),
+    "typing_extensions": ("agent.*", "engines.*"),
+    "yaml": ("agent.yamlfile", "agent.commands.config"),
+}  # fmt: skip
+
+
+def violations(root):
+    """Sentences, one for each import that no rule allows."""
+    files = {_name(path, root): path for p in PACKAGES for path in root.glob(f"{p}/**/*.py")}
+    return [
+        fault
+        for module, path in sorted(files.items())
+        for imported in sorted(_imports(module, path, files))
+        if (fault := _fault(module, imported))
+    ]
+
+
+def _name(path, root):
+    parts = path.relative_to(root).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def _imports(module, path, files):
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                above = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*above, *([base] if base else [])])
+            # `from agent.capture import csi` imports a module, `from agent import __version__` not.
+            names = [f"{base}.{alias.name}" for alias in node.names]
+            yield from (name if name in files else base for name in names)
+
+
+def _fault(module, imported):
+    top = imported.partition(".")[0]
+    if top in sys.stdlib_module_names:
+        return None
+    if top in PACKAGES:
+        return _project_fault(module, imported)
+    if top not in LIBRARIES:
+        return f"{module} imports {top}, a library without a rule"
+    return None if _fits(module, LIBRARIES[top]) else f"{module} may not import {top}"
+
+
+def _project_fault(module, imported):
+    rules = [pattern for pattern in PROJECT if fnmatch.fnmatchcase(module, pattern)]
+    if not rules:
+        return f"{module} has no rule"
+    allowed = PROJECT[max(rules, key=len)]
+    if _fits(imported, COMMAND_LINE) and not _fits(module, COMMAND_LINE):
+        return f"{module} may not import {imported}"
+    # A package's own `__init__` holds no more than its version.
+    if imported in PACKAGES or _fits(imported, allowed):
+        return None
+    return f"{module} may not import {imported}"
+
+
+def _fits(name, patterns):
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def test_source_keeps_the_rules():
+    assert violations(ROOT) == []
+
+
+def test_every_module_has_a_rule():
+    modules = [_name(path, ROOT) for p in PACKAGES for path in ROOT.glob(f"{p}/**/*.py")]
+    assert len(modules) > 50
+    assert [m for m in modules if not _fits(m, PROJECT)] == []
+
+
+@pytest.mark.parametrize(
+    ("path", "line", "fault"),
+    [
+        ("engines/a.py", "import agent.frame", "engines.a may not import agent.frame"),
+        ("engines/a.py", "import onnxruntime", "engines.a may not import onnxruntime"),
+        ("engines/a.py", "import tensorrt", "engines.a may not import tensorrt"),
+        ("engines/ort.py", "from engines import graph", "engines.ort may not import engines.graph"),
+        ("agent/vision/a.py", "import agent.config", "agent.vision.a may not import agent.config"),
+        ("agent/vision/a.py", "import engines.ort", "agent.vision.a may not import engines.ort"),
+        (
+            "agent/capture/a.py",
+            "from agent.vision import nms",
+            "agent.capture.a may not import agent.vision",
+        ),
+        (
+            "agent/capture/a.py",
+            "from ..pipeline.order import x",
+            "agent.capture.a may not import agent.pipeline.order",
+        ),
+        ("agent/publish.py", "from paho.mqtt import client", "agent.publish may not import paho"),
+        ("agent/wire/a.py", "import cv2", "agent.wire.a may not import cv2"),
+        ("agent/daemon.py", "import agent.cli", "agent.daemon may not import agent.cli"),
+        ("fleet/a.py", "import agent.daemon", "fleet.a may not import agent.daemon"),
+        ("agent/daemon.py", "import requests", "agent.daemon imports requests, a library without"),
+        ("agent/unheard.py", "import agent.frame", "agent.unheard has no rule"),
+        (
+            "agent/wire/a.py",
+            "def f():\n    if True:\n        from agent import daemon",
+            "agent.wire.a may not import agent.daemon",
+        ),
+    ],
+)
+def test_violation_is_found(tmp_path, path, line, fault):
+    for stub in ("agent/daemon.py", "engines/graph.py"):
+        (tmp_path / stub).parent.mkdir(exist_ok=True)
+        (tmp_path / stub).write_text("")
+    place = tmp_path / path
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text(line + "\n")
+    (found,) = violations(tmp_path)
+    assert found.startswith(fault)
