@@ -16,7 +16,7 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import cv2
 import numpy as np
@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "conveyor"
 DEVICE, CAMERA = "demo", "belt"
+
+PROTOCOL: Literal["3.1.1"] = "3.1.1"
+"""All that the demo's broker speaks."""
 
 REFRESH_HZ = 4
 
@@ -147,6 +150,7 @@ def _configure(folder: Path, port: int, model: Path, source: str) -> Path:
         "mqtt": {
             "host": "127.0.0.1",
             "port": port,
+            "protocol": PROTOCOL,
             "telemetry_interval_s": 5,
             "detections": {"qos": 1},
         },
@@ -167,7 +171,7 @@ def _watch_agent(
 ) -> Received:
     received = Received()
     topics = Topics("vigia/v1", DEVICE)
-    client = Link(MqttConfig(host="127.0.0.1", port=port), "vigia-demo-reader")
+    client = Link(MqttConfig(host="127.0.0.1", port=port, protocol=PROTOCOL), "vigia-demo-reader")
     client.subscribe(topics.detections(CAMERA), received.detections, qos=1)
     client.subscribe(topics.telemetry, received.telemetry)
     client.start()
