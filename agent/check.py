@@ -140,15 +140,15 @@ def _guarded(name: str, look: Callable[[], Iterable[Finding]]) -> list[Finding]:
     try:
         return list(look())
     except (AgentError, EngineError) as error:
-        return [_failure(name, str(error))]
+        return [_told(name, "fail", str(error))]
     except Exception as error:  # noqa: BLE001 - a probe is supervised: its bug is a finding
         return [Finding(name, "fail", f"internal error: {error!r}", "report it")]
 
 
-def _failure(name: str, message: str) -> Finding:
-    """Our errors say what to do after the last semicolon."""
+def _told(name: str, status: Literal["warn", "fail"], message: str) -> Finding:
+    """A message of ours: what to do stands after the last semicolon."""
     what, _, fix = message.rpartition("; ")
-    return Finding(name, "fail", what or fix, fix if what else "")
+    return Finding(name, status, what or fix, fix if what else "")
 
 
 def _model(slot: str, config: Config) -> Iterable[Finding]:
@@ -192,13 +192,16 @@ def _camera(name: str, config: CameraConfig, network: bool, timeout_s: float) ->
         return [Finding(key, "ok", "not probed: --no-network")]
     report = probe(name, config, timeout_s)
     if not report.ok:
-        return [_failure(key, report.reason)]
+        return [_told(key, "fail", report.reason)]
     return [Finding(key, "ok", report.text().removeprefix(f"{name}: "))]
 
 
 def _broker(config: Config, network: bool, timeout_s: float) -> Iterable[Finding]:
-    from agent.mqtt import check_broker  # noqa: PLC0415
+    from agent.device import device_id  # noqa: PLC0415
+    from agent.mqttcheck import check_broker  # noqa: PLC0415
 
     if not network:
         return [Finding("mqtt", "ok", "not probed: --no-network")]
-    return [Finding("mqtt", "ok", check_broker(config.mqtt, timeout_s))]
+    report = check_broker(config.mqtt, device_id(config.device), timeout_s)
+    findings = [Finding("mqtt", "ok", report.text())]
+    return [*findings, _told("mqtt", "warn", report.warning)] if report.warning else findings

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from agent import configproblems, references, yamlfile
-from agent.config import CameraConfig, Config
+from agent.config import CameraConfig, Config, Section
 from agent.errors import ConfigError
 from agent.secrets import mask_url
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from agent.yamlfile import Document, Key
+
+SectionT = TypeVar("SectionT", bound=Section)
 
 
 def load(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
@@ -50,6 +52,20 @@ def shown(path: Path, environ: Mapping[str, str] = os.environ) -> dict[str, Any]
     return plain
 
 
+def from_options(section: type[SectionT], values: Mapping[str, object]) -> SectionT:
+    """A section from options of the command line instead of a file.
+
+    Raises:
+        ConfigError: one line for every option that is not possible.
+    """
+    try:
+        return section.model_validate(values)
+    except ValidationError as error:
+        told = [configproblems.problem(e, values) for e in error.errors(include_url=False)]
+        lines = [f"--{yamlfile.dotted(key)}: {what}" for key, what in told]
+        raise ConfigError("\n".join(lines)) from None
+
+
 def schema() -> dict[str, Any]:
     """JSON Schema of the configuration file, for editors."""
     return {
@@ -68,10 +84,7 @@ def _load(document: Document, path: Path, environ: Mapping[str, str]) -> Config:
     try:
         config = Config.model_validate(values)
     except ValidationError as error:
-        problems += [
-            configproblems.problem(e, values)
-            for e in error.errors(include_url=False, include_context=True)
-        ]
+        problems += [configproblems.problem(e, values) for e in error.errors(include_url=False)]
     if problems:
         raise ConfigError(_lines(problems, path, document.lines))
     return _resolve(config, folder)

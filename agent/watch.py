@@ -117,9 +117,12 @@ class Board:
         return row
 
     def _status(self, topic: str, message: dict[str, object]) -> None:
-        levels = topic.split("/")
         state = " ".join(str(message[k]) for k in ("state", "reason") if message.get(k))
-        if levels[-3:-2] == ["cam"]:
-            self._row(levels[-4], levels[-2]).state = state
-        elif len(self.devices) < MAX_ROWS:
-            self.devices[levels[-2]] = state
+        match topic.split("/"):
+            case [*_, device, "cam", camera, "status"]:
+                self._row(device, camera).state = state
+            case [*_, device, "status"]:
+                if device in self.devices or len(self.devices) < MAX_ROWS:
+                    self.devices[device] = state
+            case _:
+                self.foreign += 1

@@ -24,7 +24,10 @@ def schema() -> None:
 
 @app.command("show")
 def show(config: ConfigOption = DEFAULT_CONFIG, json_output: JsonOption = False) -> None:
-    """Print every setting as the agent sees it, defaults included and secrets hidden."""
+    """Print every setting as the agent sees it, defaults included and secrets hidden.
+
+    Example: [bold]vigia config show -c agent.yaml[/bold]
+    """
     import json
 
     import yaml

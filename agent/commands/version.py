@@ -8,7 +8,10 @@ from agent.commands import JsonOption
 
 
 def version(json_output: JsonOption = False) -> None:
-    """Print the versions of the agent and of what it stands on."""
+    """Print the versions of the agent and of what it stands on.
+
+    Example: [bold]vigia version --json[/bold]
+    """
     import json
 
     from agent.versions import versions

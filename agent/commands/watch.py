@@ -22,6 +22,8 @@ INBOX_MESSAGES = 10_000
 
 REDRAW_S = 0.25
 
+LOOK_S = 0.05
+
 CLOSE_S = 1.0
 
 
@@ -32,7 +34,7 @@ def watch(
             "--config",
             "-c",
             metavar="FILE",
-            help=f"Take the broker of this file [{DEFAULT_CONFIG}].",
+            help=f"Take the broker of this file; default: {DEFAULT_CONFIG}.",
         ),
     ] = None,
     host: Annotated[str | None, typer.Option(help="The broker, instead of a file.")] = None,
@@ -74,8 +76,10 @@ def watch(
         link.subscribe(topic, lambda *message: None if inbox.full() else inbox.put(message))
     link.start()
     try:
-        if not link.wait_connected(settings.connect_timeout_s):
-            raise BrokerError(link.reason or f"no answer within {settings.connect_timeout_s:g} s")
+        while not link.wait_connected(LOOK_S):
+            # An agent tries again for ever; whoever types a command wants to know at once.
+            if link.reason:
+                raise BrokerError(link.reason)
         log.set_up(LogConfig(level="warning"))
         arriving = _until(inbox, None if seconds is None else time.monotonic() + seconds)
         if table:
@@ -96,11 +100,8 @@ def _settings(
     """The broker, of the file or of the options."""
     import os
 
-    from pydantic import ValidationError
-
     from agent.config import MqttConfig
-    from agent.configfile import load
-    from agent.configproblems import problem
+    from agent.configfile import from_options, load
     from agent.errors import ConfigError
 
     options = {"port": port, "username": username, "prefix": prefix}
@@ -112,12 +113,7 @@ def _settings(
     if config is not None:
         raise ConfigError("--host and --config: give one of them")
     password = os.environ.get(PASSWORD_VARIABLE)
-    values = {"host": host, "password": password, **given}
-    try:
-        return MqttConfig.model_validate(values)
-    except ValidationError as error:
-        told = [problem(e, values) for e in error.errors()]
-        raise ConfigError("\n".join(f"--{key[0]}: {what}" for key, what in told)) from None
+    return from_options(MqttConfig, {"host": host, "password": password, **given})
 
 
 def _topics(topics: Topics, *, table: bool) -> list[str]:

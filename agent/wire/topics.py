@@ -29,6 +29,11 @@ class Topics:
         """Load, rates and latencies, regularly."""
         return f"{self._root}/telemetry"
 
+    @property
+    def check(self) -> str:
+        """Where `vigia check` sends itself a message."""
+        return f"{self._root}/check"
+
     def camera_status(self, camera: str) -> str:
         """How a camera is: retained."""
         return f"{self._root}/cam/{camera}/status"
