@@ -1,0 +1,83 @@
+"""A TCP relay between a client and a server, that a test can cut and join again."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+
+from typing_extensions import Self
+
+CHUNK = 65536
+
+
+class Relay:
+    """Relays connections to a loopback port.
+
+    Args:
+        target: the server's port.
+
+    Attributes:
+        port: connect here.
+        sent: all bytes from clients.
+    """
+
+    def __init__(self, target: int) -> None:
+        self._target = target
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listener.getsockname()[1])
+        self.sent = bytearray()
+        self._lock = threading.Lock()
+        self._sockets: list[socket.socket] = []
+        self._joined = True
+        self._thread = threading.Thread(target=self._accept, name="relay", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.cut()
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join(10)
+
+    def cut(self) -> None:
+        """End all connections without a word; new ones end at once."""
+        with self._lock:
+            self._joined = False
+            for sock in self._sockets:
+                with contextlib.suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
+                sock.close()
+            self._sockets.clear()
+
+    def join(self) -> None:
+        """Let connections through again."""
+        with self._lock:
+            self._joined = True
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            with self._lock:
+                if not self._joined:
+                    client.close()
+                    continue
+                server = socket.create_connection(("127.0.0.1", self._target), 10)
+                server.settimeout(None)
+                self._sockets += [client, server]
+            for pair, record in (((client, server), True), ((server, client), False)):
+                threading.Thread(target=self._pump, args=(*pair, record), daemon=True).start()
+
+    def _pump(self, source: socket.socket, sink: socket.socket, record: bool) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(CHUNK):
+                if record:
+                    self.sent += data
+                sink.sendall(data)
+        with contextlib.suppress(OSError):
+            sink.shutdown(socket.SHUT_RDWR)
