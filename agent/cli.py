@@ -4,7 +4,7 @@ Command modules import only typer at their top, so that `vigia --help` is quick;
 needs is imported when it runs.
 
 Exit codes: 0 done, 1 failed, 2 a mistake in what was given (file, option, configuration),
-130 interrupted.
+130 interrupted. Typer sees to the last, and to readers like `head` that leave early.
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ from engines.errors import EngineError, InferenceError
 
 FAILED = 1
 MISTAKE = 2
-INTERRUPTED = 130
 
 RUNTIME_FAILURES = (InferenceError, OutputError)
 """Nobody's mistake; all other errors of ours tell the user what to mend."""
@@ -81,12 +80,6 @@ def main() -> None:
         from agent.opencv import explain  # noqa: PLC0415 - tries the import again
 
         _fail(explain(error), MISTAKE)
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
-    except BrokenPipeError:
-        # The reader, `head` for one, has had enough; nothing more can be said to it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(FAILED)
 
 
 def _fail(error: Exception, code: int) -> NoReturn:

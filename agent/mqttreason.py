@@ -58,7 +58,11 @@ _CONNACK: dict[int, tuple[str, str]] = {
     0x84: ("does not support this MQTT version", "set mqtt.protocol: auto"),
     0x85: ("refuses the client id", "set another device.id"),
     0x86: ("refuses the user name or password", "check mqtt.username and mqtt.password"),
-    0x87: ("does not authorise this client", "check mqtt.username and the broker's access list"),
+    # Mosquitto answers so to a wrong password too.
+    0x87: (
+        "does not authorise this client",
+        "check mqtt.username, mqtt.password and the broker's access list",
+    ),
     0x88: ("is not available at present", ""),
     0x89: ("is busy", ""),
     0x8A: ("has banned this client", "ask the broker's operator"),
@@ -163,11 +167,13 @@ def explain_tls(error: ssl.SSLError) -> tuple[str, str]:
         return _VERIFY.get(
             code, (f"its certificate cannot be verified: {error.verify_message}", "")
         )
+    if isinstance(error, ssl.SSLEOFError):
+        return _NO_TLS
     name = error.reason or ""
     for part, reason, hint in _ALERTS:
         if part in name:
             return reason, hint
-    if "WRONG_VERSION" in name or "EOF" in name or "RECORD_LAYER" in name:
+    if any(part in name for part in ("WRONG_VERSION", "UNEXPECTED_EOF", "RECORD_LAYER")):
         return _NO_TLS
     return f"TLS failed: {name or error}", ""
 

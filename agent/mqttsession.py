@@ -140,6 +140,7 @@ class Session:
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._wake_in, selectors.EVENT_READ)
         self._registered: tuple[Any, int] | None = None
+        self._context: NamedContext | None = None
         self._tap = _ErrorTap()
         self._paho = self._new_client(client_id, version, will)
 
@@ -167,6 +168,7 @@ class Session:
         tap.addHandler(self._tap)
         client.enable_logger(tap)
         client.on_socket_open = _no_delay
+        client.on_socket_close = self._on_socket_close
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_message = self._on_message
@@ -183,17 +185,16 @@ class Session:
         """
         config = self._config
         deadline = time.monotonic() + config.connect_timeout_s
-        context: NamedContext | None = None
         if config.tls is not None:
-            context = client_context(config.tls)
-            self._paho.tls_set_context(context)
+            self._context = client_context(config.tls)
+            self._paho.tls_set_context(self._context)
         try:
             self._paho.connect(config.host, config.effective_port, config.keepalive_s)
         except (OSError, ValueError) as error:
             raise explain_connect(
                 error,
                 self.where,
-                tls=context is not None and context.reached,
+                tls=self._context is not None and self._context.wrapped is not None,
                 timeout_s=config.connect_timeout_s,
             ) from error
         sock = self._paho.socket()
@@ -316,11 +317,12 @@ class Session:
         """Say goodbye if the connection is up, and give everything back; never raises."""
         with contextlib.suppress(OSError, ValueError):
             self._paho.disconnect()
-        sock = self._paho.socket()
-        if sock is not None:
-            # The goodbye did not go out at once: the broker will publish the will.
-            with contextlib.suppress(OSError):
-                sock.close()
+        # Still open if the goodbye did not go out at once (the broker will publish the will), or if
+        # the handshake failed.
+        for sock in (self._paho.socket(), self._context and self._context.wrapped):
+            if sock is not None:
+                with contextlib.suppress(OSError):
+                    sock.close()
         self._selector.close()
         self._wake_in.close()
         self._wake_out.close()
@@ -346,6 +348,17 @@ class Session:
         self._max_qos = getattr(properties, "MaximumQoS", 1)
         self._retain_available = bool(getattr(properties, "RetainAvailable", 1))
         self._alias_maximum = getattr(properties, "TopicAliasMaximum", 0)
+
+    def _on_socket_close(self, _client: Client, _data: Any, sock: Any) -> None:
+        """Read what a broker that refuses our certificate said.
+
+        With TLS 1.3 it does so after the handshake, and closes; writing may fail before that.
+        """
+        if self._answer is None and isinstance(self._tap.error, ssl.SSLEOFError):
+            try:
+                sock.recv(1)
+            except OSError as error:
+                self._tap.error = error
 
     def _on_disconnect(
         self, _client: Client, _data: Any, flags: Any, code: ReasonCode, _properties: Any

@@ -18,18 +18,18 @@ class NamedContext(ssl.SSLContext):
 
     Attributes:
         name: what the peer's certificate must be issued for; None: the host connected to.
-        reached: True once a TCP connection was there to be wrapped.
+        wrapped: the last socket wrapped, for whoever has to close it when the handshake fails.
     """
 
     name: str | None = None
-    reached: bool = False
+    wrapped: ssl.SSLSocket | None = None
 
     def wrap_socket(self, *args: Any, **kwargs: Any) -> ssl.SSLSocket:
         """As `ssl.SSLContext.wrap_socket`."""
-        self.reached = True
         if self.name is not None:
             kwargs["server_hostname"] = self.name
-        return super().wrap_socket(*args, **kwargs)
+        self.wrapped = super().wrap_socket(*args, **kwargs)
+        return self.wrapped
 
 
 def client_context(config: TlsConfig) -> NamedContext:

@@ -1,12 +1,14 @@
 """What `vigia watch` makes of messages as they arrive."""
 
+import io
 import json
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
-from agent.commands.output import plain
+from agent.commands.output import board_table, plain
 from agent.watch import MAX_ROWS, Board
 
 TOPIC = "vigia/v1/d/cam/door/detections"
@@ -89,6 +91,19 @@ def test_broker_cannot_fill_the_memory(board):
         board.take(TOPIC, detections(camera=f"c{number}"), 0, 100)
         board.take(f"p/d{number}/status", b'{"schema": "x", "state": "y"}', 0, 0)
     assert len(board.rows) == len(board.devices) == MAX_ROWS
+
+
+def test_table_has_a_line_for_each_camera_and_device(board):
+    def lines():
+        console = Console(width=100, file=io.StringIO())
+        console.print(board_table(board, 0.1))
+        return [line.split() for line in console.file.getvalue().splitlines()[1:]]
+
+    assert lines() == [["waiting", "for", "messages", "..."]]
+    for seq in (0, 2):
+        board.take(TOPIC, detections(seq, labels=["bag"]), seq / 20, 100.25)
+    board.take("a/b/d/status", b'{"schema": "x", "state": "online"}', 0, 0)
+    assert lines() == [["d", "door", "-", "10.0", "250", "1", "1", "bag"], ["d", "online"]]
 
 
 def test_terminal_gets_no_control_characters(board):
