@@ -23,6 +23,7 @@ from agent.models import load_model
 from agent.mqtt import MqttClient
 from agent.pipeline.pipeline import CameraPlan, Pipeline
 from agent.publish import Publisher
+from agent.tls import client_context
 from agent.versions import versions
 from agent.wire import messages
 from agent.wire.schema import CAMERA_STATUS, INFO, MODEL_STATE, TELEMETRY
@@ -80,6 +81,9 @@ class Agent:
         self._enabled = {name: c for name, c in config.cameras.items() if c.enabled}
         if not self._enabled:
             raise ConfigError("cameras: none is enabled; enable one")
+        if config.mqtt.tls is not None:
+            # The client reads them for every connection; a mistake in them is told at the start.
+            client_context(config.mqtt.tls)
         self._client = MqttClient(config.mqtt, self._device, self._boot)
         self._publisher = Publisher(
             self._client, self._topics, config.mqtt, self._device, self._boot
