@@ -19,6 +19,7 @@ from agent.capture.base import is_live
 from agent.capture.camera import Camera
 from agent.device import HostProbe, device_id, hardware
 from agent.errors import ConfigError
+from agent.memory import limit_arenas
 from agent.models import load_model
 from agent.mqtt import MqttClient
 from agent.pipeline.pipeline import CameraPlan, Pipeline
@@ -61,6 +62,7 @@ def run(config: Config) -> int:
         AgentError: a mistake in the configuration.
         EngineError: no model can be loaded.
     """
+    limit_arenas()
     agent = Agent(config)
     anyio.run(agent.serve)
     return 0
