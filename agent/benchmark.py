@@ -10,17 +10,20 @@ import statistics
 import threading
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from agent.config import ModelConfig
 from agent.frame import Frame
+from agent.models import load_model
 from agent.pipeline.pipeline import CameraPlan, Feed, Pipeline
 from agent.pipeline.stats import Histogram
 from engines.errors import InferenceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
 WARM_UP_SHARE = 0.2
 """Part of a live measurement that is left out at its start."""
 
-NS_PER_S = 1_000_000_000
+ARRANGEMENTS: tuple[Literal["latency", "throughput"], ...] = ("latency", "throughput")
 
 PICTURES = 8
 """Distinct pictures that a replayed source cycles through."""
@@ -229,3 +232,55 @@ def live_ages(
 def median(values: list[float]) -> float:
     """Median, rounded for people."""
     return round(statistics.median(values), 3)
+
+
+def bench_model(
+    path: Path,
+    *,
+    seconds: float,
+    size: tuple[int, int],
+    fps: float,
+    threads: int | None,
+    tell: Callable[[str], None],
+) -> list[dict[str, object]]:
+    """Measure a model file in both arrangements.
+
+    Returns:
+        Rows with `arrangement`, `what` ("engine", "pipeline", "live"), `per_s` (images or results a
+        second) and `p50`, `p95`, `p99` in ms: of one inference, of capture to result.
+
+    Raises:
+        EngineError: the model cannot be loaded or run.
+    """
+    pictures = noise_pictures(*size)
+    rows: list[dict[str, object]] = []
+    for arrangement in ARRANGEMENTS:
+        config = ModelConfig(path=path, arrangement=arrangement, threads=threads)
+        model = load_model("bench", config, live=False)
+        tell(f"{arrangement}, engine")
+        rate, times = engine_rate(model, seconds)
+        rows.append(
+            {"arrangement": arrangement, "what": "engine", "per_s": rate, **times.summary()}
+        )
+        tell(f"{arrangement}, pipeline")
+        feed = ReplayFeed("bench", pictures, max(10, int(rate * seconds)))
+        per_s, stats = pipeline_rate(model, feed)
+        rows.append(
+            {"arrangement": arrangement, "what": "pipeline", "per_s": per_s, **_total(stats)}
+        )
+        tell(f"{arrangement}, live at {fps:g} fps")
+        live = live_ages(model, pictures, cameras=1, fps=fps, seconds=seconds)
+        rows.append(
+            {
+                "arrangement": arrangement,
+                "what": "live",
+                "per_s": sum(live.fps.values()),
+                **live.age_ms,
+            }
+        )
+        model.engine.close()
+    return rows
+
+
+def _total(stats: Mapping[str, Any]) -> dict[str, float]:
+    return dict(stats["lat_ms"]["total"])

@@ -16,9 +16,11 @@ from typing import Annotated, NoReturn
 import typer
 
 from agent.commands import (
+    bench,
     cameras,
     check,
     config,
+    demo,
     detect,
     model,
     run,
@@ -62,7 +64,9 @@ app.add_typer(config.app, name="config")
 app.add_typer(cameras.app, name="cameras")
 app.add_typer(model.app, name="model")
 app.command("detect")(detect.detect)
+app.command("bench")(bench.bench)
 app.command("watch")(watch.watch)
+app.command("demo")(demo.demo)
 app.command("version")(version.version)
 
 

@@ -19,12 +19,15 @@ from agent.capture.base import is_live
 from agent.capture.camera import Camera
 from agent.device import HostProbe, device_id, hardware
 from agent.errors import ConfigError
+from agent.memory import limit_arenas
 from agent.models import load_model
 from agent.mqtt import MqttClient
 from agent.pipeline.pipeline import CameraPlan, Pipeline
 from agent.publish import Publisher
+from agent.tls import client_context
 from agent.versions import versions
 from agent.wire import messages
+from agent.wire.schema import CAMERA_STATUS, INFO, MODEL_STATE, TELEMETRY
 from agent.wire.topics import Topics
 
 if TYPE_CHECKING:
@@ -59,6 +62,7 @@ def run(config: Config) -> int:
         AgentError: a mistake in the configuration.
         EngineError: no model can be loaded.
     """
+    limit_arenas()
     agent = Agent(config)
     anyio.run(agent.serve)
     return 0
@@ -79,6 +83,9 @@ class Agent:
         self._enabled = {name: c for name, c in config.cameras.items() if c.enabled}
         if not self._enabled:
             raise ConfigError("cameras: none is enabled; enable one")
+        if config.mqtt.tls is not None:
+            # The client reads them for every connection; a mistake in them is told at the start.
+            client_context(config.mqtt.tls)
         self._client = MqttClient(config.mqtt, self._device, self._boot)
         self._publisher = Publisher(
             self._client, self._topics, config.mqtt, self._device, self._boot
@@ -161,8 +168,10 @@ class Agent:
                 host=self._host.look(),
                 cameras=self._pipeline.stats.recent(),
                 publisher=self._publisher.counters(),
+                broker=self._client.counters(),
             ),
             qos=0,
+            schema=TELEMETRY,
         )
 
     def _announce(self) -> None:
@@ -182,19 +191,26 @@ class Agent:
                 models=dict(models),
                 cameras=sorted(self._config.cameras),
             ),
+            INFO,
         )
         for slot, ref in models:
-            self._client.set_retained(
-                self._topics.model_state(slot), messages.encode_model_state(ref)
-            )
+            state = messages.encode_model_state(self._device, self._boot, ref)
+            self._client.set_retained(self._topics.model_state(slot), state, MODEL_STATE)
         for name in set(self._config.cameras) - set(self._enabled):
             self._camera_changed(name, Camera.disabled())
 
     def _camera_changed(self, name: str, status: CameraStatus) -> None:
         log.info("camera %s: %s%s", name, status.state, f": {status.reason}" * bool(status.reason))
-        self._client.set_retained(
-            self._topics.camera_status(name), messages.encode_camera_status(name, status)
+        payload = messages.encode_camera_status(
+            self._device,
+            self._boot,
+            name,
+            state=status.state,
+            reason=status.reason,
+            since=status.since_wall_s,
+            attempts=status.attempts,
         )
+        self._client.set_retained(self._topics.camera_status(name), payload, CAMERA_STATUS)
 
     def _models_changed(self) -> None:
         reasons = [r.reason for r in self._pipeline.runners.values() if r.reason]

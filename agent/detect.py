@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import cv2
 
 from agent.capture.camera import Camera
+from agent.config import CameraConfig
 from agent.errors import CaptureError, ConfigError
 from agent.pipeline.pipeline import CameraPlan, Pipeline
 from agent.vision.draw import annotate
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from agent.capture.camera import CameraStatus
-    from agent.config import CameraConfig
     from agent.detection import Result
     from agent.frame import Frame
     from agent.pipeline.worker import LoadedModel
@@ -200,8 +200,8 @@ def plan(source: str) -> CameraConfig:
     Raises:
         ConfigError: a file that does not exist.
     """
-    from agent.config import CameraConfig  # noqa: PLC0415 - pydantic is only needed here
-
+    if not source:
+        raise ConfigError("a source is empty; name a picture, folder, video, URL or device number")
     camera = CameraConfig(source=source)
     plain = "://" not in source and "!" not in source and not source.isdigit()
     if plain and not any(c in source for c in "*?[") and not Path(source).exists():

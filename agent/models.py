@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from agent.detection import ModelRef
 from agent.errors import ConfigError
+from agent.memory import give_back
 from agent.pipeline.worker import LoadedModel
 from agent.vision.decode import Decoder, PostprocessSettings
 from engines import ort
@@ -128,6 +129,7 @@ def load_model(
     except EngineError:
         engine.close()
         raise
+    give_back()
     ref = ModelRef(
         slot=slot,
         name=info.name,

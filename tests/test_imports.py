@@ -30,6 +30,7 @@ PROJECT: dict[str, tuple[str, ...]] = {
     "agent.versions": (),
     "agent.opencv": ("agent.errors",),
     "agent.device": ("agent.config",),
+    "agent.memory": (),
     "agent.log": ("agent.config", "agent.secrets"),
     # Settings.
     "agent.config": ("agent.errors",),
@@ -45,8 +46,8 @@ PROJECT: dict[str, tuple[str, ...]] = {
     "agent.pipeline*": ("agent.backoff", "agent.capture.base", "agent.detection", "agent.errors",
                         "agent.frame", "agent.interfaces", "agent.pipeline*", "agent.threads",
                         "agent.vision*", "engines.*"),
-    "agent.models": ("agent.config", "agent.detection", "agent.errors", "agent.pipeline.worker",
-                     "agent.vision*", "engines.*"),
+    "agent.models": ("agent.config", "agent.detection", "agent.errors", "agent.memory",
+                     "agent.pipeline.worker", "agent.vision*", "engines.*"),
     "agent.wire*": ("agent.detection", "agent.errors", "agent.vision.rle", "agent.wire*"),
     "agent.publish": ("agent.config", "agent.detection", "agent.errors", "agent.interfaces",
                       "agent.outbox", "agent.threads", "agent.wire*"),

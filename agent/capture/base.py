@@ -38,7 +38,7 @@ class Device(Protocol):
         """Wait for the next picture.
 
         Returns:
-            Pixels as `agent.capture.pixels.as_bgr8` understands them, or None at the end.
+            Pixels as `agent.capture.transform.as_bgr8` understands them, or None at the end.
 
         Raises:
             CaptureError: the device failed.

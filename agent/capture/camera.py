@@ -169,7 +169,8 @@ class Camera:
         open_limit_s = 2 * self._config.open_timeout_s
         while not stop.is_set():
             if session.ended.wait(LOOK_S):
-                self._set("connecting", session.reason)
+                if not stop.is_set():
+                    self._set("connecting", session.reason)
                 return
             last, limit_s = session.last_frame_s, self._config.stall_timeout_s
             if last is None:

@@ -42,6 +42,8 @@ class MjpegDevice:
         self._response = response
         self._boundary = boundary
         self._what = what
+        # A part without a length ends where the next boundary was read.
+        self._at_boundary = False
 
     def read(self) -> NDArray[Any] | None:
         """See `agent.capture.base.Device`."""
@@ -62,8 +64,9 @@ class MjpegDevice:
 
     def _part(self) -> bytes:
         """Bytes of the next part; told by Content-Length, or else found before the boundary."""
-        while not self._line().startswith(self._boundary):
+        while not self._at_boundary and not self._line().startswith(self._boundary):
             pass
+        self._at_boundary = False
         length = None
         for _ in range(MAX_HEADER_LINES):
             line = self._line()
@@ -88,6 +91,7 @@ class MjpegDevice:
         while len(content) <= MAX_PICTURE_BYTES:
             line = self._response.readline(READ_BYTES)
             if not line or line.startswith(self._boundary):
+                self._at_boundary = bool(line)
                 return bytes(content)
             content += line
         raise CaptureError(f"{self._what}: a part of the stream is too large")

@@ -94,21 +94,18 @@ class Health:
 
 
 class Slot:
-    """One context with the preprocessors that fill its input, for batches of one size."""
+    """One context and what fills its input, for batches of one size."""
 
     def __init__(self, model: LoadedModel, batch: int) -> None:
         self.context: Context = model.engine.create_context(batch)
         (name,) = self.context.inputs
         self._images: NDArray[Any] = self.context.inputs[name]
         info = model.info
-        # One an image: each remembers which borders of its own part of the input are filled.
-        self._preprocessors = [
-            Preprocessor(info.resize, info.width, info.height) for _ in range(batch)
-        ]
+        self._preprocessor = Preprocessor(info.resize, info.width, info.height)
 
     def write(self, index: int, ticket: Ticket) -> Placement:
         """Preprocess a ticket's frame into place `index` of the batch."""
-        return self._preprocessors[index].write(ticket.frame.pixels, self._images[index])
+        return self._preprocessor.write(ticket.frame.pixels, self._images[index])
 
 
 class Worker:

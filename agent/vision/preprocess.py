@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from agent.errors import CaptureError
 from engines.model import Resize
 
 if TYPE_CHECKING:
@@ -20,9 +19,6 @@ if TYPE_CHECKING:
 
 BORDER = 114
 """Grey level around a letterboxed frame; detectors of the YOLO family are trained with it."""
-
-BITS_DROPPED = 8
-"""A 16-bit sample keeps its upper 8 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +126,7 @@ class Preprocessor:
         """Resize one frame into its place.
 
         Args:
-            pixels: BGR, uint8, [h, w, 3] (see `as_bgr8`).
+            pixels: BGR, uint8, [h, w, 3].
             out: uint8 [height, width, 3], C-contiguous; every pixel of it is written.
 
         Returns:
@@ -161,36 +157,3 @@ class Preprocessor:
         if self._resize is Resize.CENTER_CROP and source_width > self._width:
             return int(cv2.INTER_AREA)
         return int(cv2.INTER_LINEAR)
-
-
-def as_bgr8(pixels: NDArray[Any]) -> NDArray[np.uint8]:
-    """Bring what a camera gave to BGR, 8 bits, C-contiguous; without a copy where it is already.
-
-    Args:
-        pixels: uint8 or uint16, [h, w], [h, w, 1] (grey), [h, w, 3] (BGR) or [h, w, 4] (BGRA).
-
-    Returns:
-        uint8 [h, w, 3].
-
-    Raises:
-        CaptureError: any other type or shape, or a picture without pixels.
-    """
-    if pixels.dtype not in (np.uint8, np.uint16):
-        raise CaptureError(f"a frame is {_described(pixels)}; 8 or 16 bits a sample are understood")
-    channels = 1 if pixels.ndim == 2 else pixels.shape[2] if pixels.ndim == 3 else 0  # noqa: PLR2004
-    if channels not in (1, 3, 4):
-        raise CaptureError(f"a frame is {_described(pixels)}; grey, BGR or BGRA are understood")
-    if pixels.size == 0:
-        raise CaptureError(f"a frame is {_described(pixels)}: it has no pixels")
-    if pixels.dtype == np.uint16:
-        pixels = (pixels >> BITS_DROPPED).astype(np.uint8)
-    pixels = np.ascontiguousarray(pixels)
-    if channels == 1:
-        return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR), np.uint8)
-    if channels == 4:  # noqa: PLR2004 - BGRA
-        return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGRA2BGR), np.uint8)
-    return pixels
-
-
-def _described(pixels: NDArray[Any]) -> str:
-    return f"{pixels.dtype} of shape {list(pixels.shape)}"

@@ -6,8 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from agent.errors import CaptureError
-from agent.vision.preprocess import BORDER, Preprocessor, as_bgr8, place
+from agent.vision.preprocess import BORDER, Preprocessor, place
 from engines.model import Resize
 
 frame_side = st.integers(1, 4000)
@@ -117,53 +116,3 @@ def test_fine_stripes_do_not_alias_in_a_classifiers_input():
     out = np.zeros((32, 32, 3), np.uint8)
     Preprocessor(Resize.CENTER_CROP, 32, 32).write(frame, out)
     assert np.abs(out.astype(int) - 127).max() <= 2
-
-
-@given(hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=9)))
-def test_grey_becomes_three_equal_channels(grey):
-    for pixels in (grey, grey[:, :, None]):
-        bgr = as_bgr8(pixels)
-        assert bgr.shape == (*grey.shape, 3)
-        assert (bgr == grey[:, :, None]).all()
-
-
-@given(hnp.arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9), st.just(4))))
-def test_alpha_is_dropped(bgra):
-    np.testing.assert_array_equal(as_bgr8(bgra), bgra[..., :3])
-
-
-@given(hnp.arrays(np.uint16, st.tuples(st.integers(1, 9), st.integers(1, 9), st.just(3))))
-def test_sixteen_bits_keep_their_upper_half(deep):
-    np.testing.assert_array_equal(as_bgr8(deep), deep // 256)
-
-
-def test_frame_that_is_right_already_is_not_copied():
-    frame = ramp(20, 10)
-    assert as_bgr8(frame) is frame
-
-
-@pytest.mark.parametrize("cut", [np.s_[::2], np.s_[:, ::-1], np.s_[:, 3:9], np.s_[..., ::-1]])
-def test_scattered_pixels_are_gathered(cut):
-    frame = ramp(20, 10)[cut]
-    gathered = as_bgr8(frame)
-    assert gathered.flags.c_contiguous
-    np.testing.assert_array_equal(gathered, frame)
-
-
-@pytest.mark.parametrize(
-    ("pixels", "said"),
-    [
-        (np.zeros((0, 10, 3), np.uint8), r"\[0, 10, 3\]: it has no pixels"),
-        (np.zeros((10, 0), np.uint8), r"\[10, 0\]: it has no pixels"),
-        (np.zeros((10, 10, 2), np.uint8), r"\[10, 10, 2\]; grey, BGR or BGRA"),
-        (np.zeros((10, 10, 0), np.uint8), r"\[10, 10, 0\]; grey"),
-        (np.zeros(10, np.uint8), r"uint8 of shape \[10\]"),
-        (np.zeros((2, 10, 10, 3), np.uint8), r"\[2, 10, 10, 3\]; grey"),
-        (np.zeros((10, 10, 3), np.float32), "float32 of shape .* 8 or 16 bits"),
-        (np.zeros((10, 10, 3), bool), "bool of shape"),
-        (np.zeros((10, 10, 3), np.int16), "int16 of shape"),
-    ],
-)
-def test_what_is_no_picture_is_refused(pixels, said):
-    with pytest.raises(CaptureError, match=said):
-        as_bgr8(pixels)
