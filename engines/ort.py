@@ -165,7 +165,6 @@ def load(model: bytes, precision: str, options: OrtOptions) -> OrtEngine:
     settings.inter_op_num_threads = 1
     settings.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-    settings.add_session_config_entry("session.set_denormal_as_zero", "1")
     session = _open_session(model, settings, options)
     return OrtEngine(session, precision, options.threads if throughput else 1)
 

@@ -191,6 +191,16 @@ def test_a_topic_is_sent_once_and_then_by_its_alias(mosquitto, prefix, subscribe
         assert bytes(relay.sent).count(topic.encode()) == 1
 
 
+def test_the_connection_keeps_the_brokers_limits_and_does_not_collect_small_packets(
+    mosquitto, prefix
+):
+    with client(config(mosquitto.port, prefix)) as made:
+        # Mosquitto's default for max_inflight_messages.
+        assert made._session.inflight_limit == 20
+        sock = made._session._paho.socket()
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 def test_a_message_that_the_broker_refuses_is_counted_and_does_not_stop_the_others(
     mosquitto, prefix, subscriber
 ):
