@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from agent.config import MqttConfig
 from agent.detection import Detections
+from agent.outbox import Draft
 from agent.publish import MAX_INBOX, NS_PER_S, Publisher, RateLimit
+from agent.wire import messages
 from agent.wire.schema import DETECTIONS
 from agent.wire.topics import Topics
 from tests.fakes.broker import FakeBroker
@@ -114,6 +116,18 @@ def test_a_refused_message_is_offered_again_when_the_broker_is_ready(make):
     assert frames(said) == list(range(5))
     assert [m["seq"] for m in said] == list(range(5))
     assert all(m["dropped"] == 0 for m in said)
+
+
+def test_a_full_outbox_is_emptied_before_new_results_need_its_room(make):
+    broker = FakeBroker()
+    publisher = make(broker, start=False, outbox_messages=2)
+    for index in range(2):
+        body = messages.detection_body(found(index))
+        publisher._outbox.put(Draft("a", body, 0, replay=True))
+    publisher.publish(found(2))
+    publisher.start()
+    assert frames(read(broker, 3)) == [0, 1, 2]
+    publisher.close(5)
 
 
 def test_a_refusing_broker_is_not_asked_in_a_loop(make):

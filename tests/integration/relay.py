@@ -20,6 +20,7 @@ class Relay:
     Attributes:
         port: connect here.
         sent: all bytes from clients.
+        accepted: connections that were let through.
     """
 
     def __init__(self, target: int) -> None:
@@ -27,6 +28,7 @@ class Relay:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
         self.sent = bytearray()
+        self.accepted = 0
         self._lock = threading.Lock()
         self._sockets: list[socket.socket] = []
         self._joined = True
@@ -70,6 +72,7 @@ class Relay:
                 server = socket.create_connection(("127.0.0.1", self._target), 10)
                 server.settimeout(None)
                 self._sockets += [client, server]
+                self.accepted += 1
             for pair, record in (((client, server), True), ((server, client), False)):
                 threading.Thread(target=self._pump, args=(*pair, record), daemon=True).start()
 

@@ -27,7 +27,7 @@ from agent.detection import Detections, ModelRef
 from agent.errors import ConfigError
 from agent.mqtt import MqttClient
 from agent.mqttcheck import check_broker
-from agent.mqttlink import Link
+from agent.mqttlink import STEP_S, Link
 from agent.mqttqueue import MAX_WAITING
 from agent.mqttreason import ConnectError
 from agent.publish import Publisher
@@ -507,6 +507,12 @@ def test_wrong_password_is_told_without_repeating_it(mosquitto, prefix, protocol
     assert "wrong one" not in str(error)
 
 
+def test_a_refused_password_is_not_tried_again_with_an_older_version(mosquitto, prefix):
+    with Relay(mosquitto.ports["password"]) as relay:
+        refusal(config(relay.port, prefix, username=USER, password="wrong one"))
+        assert relay.accepted == 1
+
+
 def test_a_user_who_may_not_publish_is_told(mosquitto, prefix):
     error = refusal(
         config(mosquitto.ports["password"], prefix, username=READ_ONLY_USER, password=PASSWORD)
@@ -724,3 +730,48 @@ def test_the_subscriber_in_the_documentation_prints_detections(mosquitto, prefix
         reader.wait(10)
         thread.join(10)
         reader.stdout.close()
+
+
+# --- trying again ------------------------------------------------------------------------------
+
+
+def test_a_broker_that_is_away_is_tried_for_ever_and_told_once(prefix, caplog):
+    caplog.set_level("INFO")
+    settings = config(free_port(), prefix, username=USER, password=PASSWORD)
+    with client(settings, wait=False, close_s=0) as made:
+        until(lambda: made.counters()["failures"] >= 5)
+        assert not made.connected
+        assert not made.publish("x", b"{}", qos=0)
+        assert not made.flush(0.01)
+    assert caplog.text.count("nothing listens there") == 1
+    assert PASSWORD not in caplog.text
+
+
+@pytest.mark.parametrize("stable", [True, False])
+def test_delays_start_over_only_after_a_connection_that_lasted(
+    mosquitto, prefix, monkeypatch, stable
+):
+    monkeypatch.setattr("agent.mqttlink.STABLE_S", 0.0 if stable else 1000.0)
+    backoff = at_once()
+    with Relay(mosquitto.port) as relay:
+        made = MqttClient(config(relay.port, prefix), DEVICE, BOOT, backoff=backoff)
+        made.start()
+        for lives in range(1, 4):
+            until(lambda lives=lives: made.counters()["connects"] == lives)
+            relay.cut()
+            until(lambda lives=lives: made.counters()["disconnects"] == lives)
+            relay.join()
+        until(lambda: made.counters()["connects"] == 4)
+        assert (backoff.attempts == 1) is stable
+        made.close(1)
+
+
+def test_a_message_leaves_at_once_however_long_the_link_was_idle(mosquitto, prefix, subscriber):
+    with client(config(mosquitto.port, prefix)) as made:
+        subscriber.wait_count(1)
+        for number in range(3):
+            assert made.flush(5)
+            began = time.monotonic()
+            assert made.publish(f"{prefix}/x", b"{}", qos=0)
+            subscriber.wait_count(number + 2)
+            assert time.monotonic() - began < STEP_S / 2
