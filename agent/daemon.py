@@ -91,6 +91,7 @@ class Agent:
             self._client, self._topics, config.mqtt, self._device, self._boot
         )
         self._host = HostProbe()
+        self._stopping = False
         self._pipeline = Pipeline(
             cameras={name: self._plan(name) for name in self._enabled},
             models={name: self._loader(name) for name in config.models},
@@ -213,11 +214,16 @@ class Agent:
         self._client.set_retained(self._topics.camera_status(name), payload, CAMERA_STATUS)
 
     def _models_changed(self) -> None:
+        if self._stopping:
+            return
         reasons = [r.reason for r in self._pipeline.runners.values() if r.reason]
         self._client.set_state("degraded" if reasons else "online", "; ".join(reasons))
+        # A model that was loaded late, or anew, is to be told.
+        self._announce()
 
     def _close(self) -> None:
         """End in the order of the road; each step has its own time."""
+        self._stopping = True
         self._client.set_state("stopping")
         self._pipeline.stop()
         try:

@@ -6,49 +6,8 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import TracebackType
-
-    from typing_extensions import Self
 
     from agent.detection import Result
-    from agent.frame import Frame
-
-
-class Source(Protocol):
-    """A camera, file or scene that gives frames; knows nothing of queues.
-
-    Used from one thread. Entering opens it; leaving closes it. `interrupt` may be called from
-    another thread and makes a blocked or later `read` return None soon.
-    """
-
-    @property
-    def live(self) -> bool:
-        """True if frames are lost when nobody reads (newest wins); False for lossless sources."""
-
-    def __enter__(self) -> Self:
-        """Open the device.
-
-        Raises:
-            CaptureError: it cannot be opened.
-        """
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close the device; never raises."""
-
-    def read(self) -> Frame | None:
-        """The next frame, or None at the end of a finite source or after `interrupt`.
-
-        Raises:
-            CaptureError: the device failed; it may be opened again.
-        """
-
-    def interrupt(self) -> None:
-        """Make `read` return None soon; safe from any thread, may be called twice."""
 
 
 class Sink(Protocol):

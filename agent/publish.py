@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from agent.errors import WireError
 from agent.outbox import Draft, MemoryOutbox
+from agent.ratelimit import RateLimit
 from agent.threads import ThreadGroup
 from agent.wire import messages
 from agent.wire.schema import DETECTIONS
@@ -32,30 +33,6 @@ MAX_INBOX = 256
 """Results that may wait to be encoded, which takes a tenth of a millisecond each."""
 
 NS_PER_S = 1_000_000_000
-
-
-class RateLimit:
-    """Lets results through at an even rate; time is the frames' own.
-
-    Args:
-        rate_hz: results a second at the most, or None for all.
-    """
-
-    def __init__(self, rate_hz: float | None) -> None:
-        self._period_ns = 0 if rate_hz is None else round(NS_PER_S / rate_hz)
-        self._due_ns: int | None = None
-
-    def admits(self, now_ns: int) -> bool:
-        """True if a frame captured at `now_ns` (monotonic) is to be published."""
-        if self._due_ns is None or now_ns - self._due_ns >= self._period_ns:
-            # The first, or the first after a pause: no credit is saved up.
-            self._due_ns = now_ns + self._period_ns
-            return True
-        if now_ns < self._due_ns:
-            return False
-        # On the beat rather than from this frame on, or 30 a second limited to 20 become 15.
-        self._due_ns += self._period_ns
-        return True
 
 
 class Publisher:
@@ -193,7 +170,7 @@ class Publisher:
         limit = self._limits.get(result.camera)
         if limit is None:
             limit = self._limits[result.camera] = RateLimit(self._settings.max_rate_hz)
-        return None if limit.admits(result.monotonic_ns) else "rate"
+        return None if limit.passes(result.monotonic_ns / NS_PER_S) else "rate"
 
     def _note_invalid(self, result: Result, error: WireError) -> None:
         with self._lock:

@@ -31,6 +31,7 @@ PROJECT: dict[str, tuple[str, ...]] = {
     "agent.opencv": ("agent.errors",),
     "agent.device": ("agent.config",),
     "agent.memory": (),
+    "agent.ratelimit": (),
     "agent.log": ("agent.config", "agent.secrets"),
     # Settings.
     "agent.config": ("agent.errors",),
@@ -40,7 +41,7 @@ PROJECT: dict[str, tuple[str, ...]] = {
     "agent.yamlfile": ("agent.errors",),
     # The road of a frame.
     "agent.capture*": ("agent.backoff", "agent.capture*", "agent.config", "agent.errors",
-                       "agent.frame", "agent.interfaces", "agent.secrets"),
+                       "agent.frame", "agent.ratelimit", "agent.secrets"),
     "agent.vision*": ("agent.detection", "agent.errors", "agent.frame", "agent.vision*",
                       "engines.model"),
     "agent.pipeline*": ("agent.backoff", "agent.capture.base", "agent.detection", "agent.errors",
@@ -50,7 +51,7 @@ PROJECT: dict[str, tuple[str, ...]] = {
                      "agent.pipeline.worker", "agent.vision*", "engines.*"),
     "agent.wire*": ("agent.detection", "agent.errors", "agent.vision.rle", "agent.wire*"),
     "agent.publish": ("agent.config", "agent.detection", "agent.errors", "agent.interfaces",
-                      "agent.outbox", "agent.threads", "agent.wire*"),
+                      "agent.outbox", "agent.ratelimit", "agent.threads", "agent.wire*"),
     "agent.outbox": ("agent.interfaces",),
     "agent.mqtt*": ("agent.backoff", "agent.config", "agent.errors", "agent.interfaces",
                     "agent.mqtt*", "agent.secrets", "agent.threads", "agent.tls", "agent.wire*"),

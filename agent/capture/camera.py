@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from agent.backoff import Backoff
 from agent.capture.base import is_live, open_device
-from agent.capture.transform import RateLimit, transform
+from agent.capture.transform import transform
 from agent.errors import AgentError, CaptureError, ConfigError
 from agent.frame import Frame
+from agent.ratelimit import RateLimit
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Brings pictures into the form that was configured: turned, mirrored, cropped, not too many."""
+"""Brings pictures into the form that was configured: BGR, turned, mirrored, cropped."""
 
 from __future__ import annotations
 
@@ -26,9 +26,6 @@ GREY, BGR, BGRA = 1, 3, 4
 
 BITS_DROPPED = 8
 """A 16-bit sample keeps its upper 8 bits."""
-
-SLACK = 0.05
-"""Part of an interval that a frame may come early: cameras' clocks are not ours."""
 
 
 def as_bgr8(pixels: NDArray[Any]) -> NDArray[np.uint8]:
@@ -84,26 +81,3 @@ def transform(pixels: NDArray[Any], config: CameraConfig) -> NDArray[np.uint8]:
         picture = np.ascontiguousarray(picture[top:bottom, left:right])
     picture.flags.writeable = False
     return picture
-
-
-class RateLimit:
-    """Passes frames at no more than `fps`, evenly.
-
-    Args:
-        fps: frames a second, or None for all.
-    """
-
-    def __init__(self, fps: float | None) -> None:
-        self._interval_s = 0.0 if fps is None else 1.0 / fps
-        self._due_s: float | None = None
-
-    def passes(self, time_s: float) -> bool:
-        """Whether the frame taken at `time_s`, of any steady clock, is wanted."""
-        if not self._interval_s:
-            return True
-        if self._due_s is not None and time_s < self._due_s - SLACK * self._interval_s:
-            return False
-        # A steady raster keeps the rate; after a gap it starts anew instead of catching up.
-        late = self._due_s is None or time_s - self._due_s > self._interval_s
-        self._due_s = (time_s if late else self._due_s or time_s) + self._interval_s
-        return True

@@ -6,13 +6,11 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from agent.config import MqttConfig
 from agent.detection import Detections
 from agent.outbox import Draft
-from agent.publish import MAX_INBOX, NS_PER_S, Publisher, RateLimit
+from agent.publish import MAX_INBOX, NS_PER_S, Publisher
 from agent.wire import messages
 from agent.wire.schema import DETECTIONS
 from agent.wire.topics import Topics
@@ -229,37 +227,6 @@ def test_a_bug_in_the_thread_reaches_whoever_publishes(make):
         return False
 
     wait(raised)
-
-
-@given(
-    st.floats(0.5, 60),
-    st.lists(st.integers(1, 200_000_000), min_size=2, max_size=200),
-)
-def test_the_rate_is_never_exceeded_by_more_than_one_message(rate_hz, steps_ns):
-    limit = RateLimit(rate_hz)
-    now = 0
-    admitted = 0
-    first = None
-    for step in steps_ns:
-        now += step
-        if limit.admits(now):
-            first = now if first is None else first
-            admitted += 1
-            assert admitted - 1 <= (now - first) / NS_PER_S * rate_hz + 1
-
-
-def test_the_rate_is_reached_from_any_faster_one():
-    limit = RateLimit(20)
-    admitted = sum(limit.admits(i * NS_PER_S // 30) for i in range(300))
-    assert admitted == pytest.approx(200, abs=2)
-
-
-def test_after_a_pause_no_burst_follows():
-    limit = RateLimit(10)
-    assert limit.admits(0)
-    late = 100 * NS_PER_S
-    assert limit.admits(late)
-    assert not limit.admits(late + NS_PER_S // 20)
 
 
 def wait(condition, timeout_s: float = 10.0) -> None:

@@ -270,6 +270,7 @@ def test_two_models_one_missing_is_degraded_and_the_other_serves(
     subscriber.wait_for(lambda all_: "degraded" in states(all_), SOON_S)
     late.write_bytes(model.read_bytes())
     messages = subscriber.wait_for(has("bad", 3), SOON_S)
+    subscriber.wait_for(lambda _: subscriber.on(f"{prefix}/d1/model/absent/state"), SOON_S)
     subscriber.wait_for(lambda all_: states(all_)[-1] == "online", SOON_S)
     validate(messages)
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.capture.transform import RateLimit, as_bgr8, transform
+from agent.capture.transform import as_bgr8, transform
 from agent.config import CameraConfig
 from agent.errors import CaptureError
 
@@ -88,32 +88,3 @@ def test_a_crop_always_leaves_pixels(height, width, left, top, data):
     picture = transform(np.zeros((height, width, 3), np.uint8), camera(crop=crop))
     assert picture.size > 0
     assert picture.flags.c_contiguous
-
-
-@given(st.floats(0.5, 60), st.floats(1, 120))
-def test_a_rate_limit_is_kept_and_not_undershot(limit_hz, source_hz):
-    limit = RateLimit(limit_hz)
-    seconds = 20
-    count = int(seconds * source_hz)
-    passed = sum(limit.passes(i / source_hz) for i in range(count))
-    wanted = min(limit_hz, source_hz) * seconds
-    assert passed <= wanted * 1.06 + 2
-    # A source just above the limit can only be thinned by whole frames.
-    assert passed >= min(wanted, count) * 0.5 - 2
-
-
-def test_thirty_frames_a_second_limited_to_ten_are_every_third():
-    limit = RateLimit(10)
-    assert [i for i in range(12) if limit.passes(i / 30)] == [0, 3, 6, 9]
-
-
-def test_after_a_gap_nothing_is_caught_up():
-    limit = RateLimit(10)
-    assert limit.passes(0.0)
-    assert limit.passes(100.0)
-    assert not limit.passes(100.02)
-
-
-def test_without_a_limit_all_pass():
-    limit = RateLimit(None)
-    assert all(limit.passes(0.0) for _ in range(5))
