@@ -23,8 +23,8 @@ class RateLimit:
             return True
         if self._due_s is not None and time_s < self._due_s - SLACK * self._interval_s:
             return False
-        # On the beat rather than from this one on, or 30 a second limited to 20 become 15; but after
-        # a gap the beat starts anew, so that nothing is caught up.
+        # On the beat rather than from this one on, or 30 a second limited to 20 become 15; after a
+        # gap the beat starts anew, so that nothing is caught up.
         late = self._due_s is None or time_s - self._due_s > self._interval_s
         self._due_s = (time_s if late else self._due_s or time_s) + self._interval_s
         return True
