@@ -77,7 +77,7 @@ def outages(folder: Path, conveyor: Path, seconds: float) -> dict[str, Any]:
             after_mb = rss.memory_info().rss / 1e6
             process.send_signal(signal.SIGTERM)
             code = process.wait(10)
-            reader.wait_for(lambda all_: all_[-1].topic.endswith("/status"), SOON_S)
+            reader.wait_for(lambda all_: any(b'"offline"' in m.payload for m in all_[-5:]), SOON_S)
             telemetry = [m.json for m in reader.messages if m.topic.endswith("/telemetry")][-1]
             found = {
                 m.json["seq"]: m.json["dropped"] for m in reader.on("outage/d/cam/scene/detections")

@@ -418,9 +418,10 @@ def main() -> None:
                 if args.only in (None, part):
                     print(f"measuring {part} …", file=sys.stderr, flush=True)
                     report[part] = measure()
-    report["targets"] = targets(report)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(report, indent=2) + "\n")
+                    # After every part, so that one that fails does not cost the others.
+                    report["targets"] = targets(report)
+                    args.out.parent.mkdir(parents=True, exist_ok=True)
+                    args.out.write_text(json.dumps(report, indent=2) + "\n")
     table = Table("what", "figure", "target", "met")
     for row in report["targets"]:
         table.add_row(
