@@ -75,8 +75,8 @@ def open_capture(
     what = mask_url(str(source))
     options = list(parameters)
     if api == cv2.CAP_FFMPEG and hasattr(cv2, "CAP_PROP_N_THREADS"):
-        # Each camera has a thread already. More would decode ahead, and so deliver later, and cost a
-        # quarter more processor time for the same frames.
+        # Each camera has a thread already. More would decode ahead, and so deliver later, and cost
+        # a quarter more processor time for the same frames.
         options += [cv2.CAP_PROP_N_THREADS, 1]
     try:
         capture = cv2.VideoCapture(source, api, options)
