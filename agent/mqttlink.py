@@ -249,11 +249,13 @@ class Link:
 
     def _end(self, session: Session) -> None:
         with self._lock:
+            # After a goodbye the broker forgets the will, which says what was left unsaid.
+            goodbye = self._all_sent()
             self._session, self._up = None, False
             self._counts["disconnects"] += 1
             self._queue.disconnected()
             self._lock.notify_all()
-        session.close()
+        session.close(goodbye=goodbye)
 
     def _serve(self, session: Session) -> None:
         while True:
@@ -291,10 +293,12 @@ class Link:
     def _send_one(self, session: Session, entry: Entry) -> None:
         message = entry.message
         if not session.fits(message):
-            self._give_up("too_large", message, "is larger than the broker takes")
+            # The broker may take more another day: a retained message is offered then.
+            self._drop("too_large", message, "is larger than the broker takes", self._queue.done)
             return
         if entry.hopeless:
-            self._give_up("given_up", message, "was sent several times and never acknowledged")
+            why = "was sent several times and never acknowledged"
+            self._drop("given_up", message, why, self._queue.give_up)
             return
         # Before sending: a message may break the connection while it is written.
         entry.sends += 1
@@ -306,9 +310,9 @@ class Link:
             else:
                 self._queue.done()
 
-    def _give_up(self, cause: str, message: Message, why: str) -> None:
+    def _drop(self, cause: str, message: Message, why: str, remove: Callable[[], None]) -> None:
         with self._lock:
-            self._queue.done()
+            remove()
             self._counts[cause] += 1
             first = self._counts[cause] == 1
         level = logging.WARNING if first else logging.DEBUG

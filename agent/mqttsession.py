@@ -292,10 +292,15 @@ class Session:
         """Make `step` return; from any thread."""
         self._wait.wake()
 
-    def close(self) -> None:
-        """Say goodbye if the connection is up, and give everything back; never raises."""
-        with contextlib.suppress(OSError, ValueError):
-            self._paho.disconnect()
+    def close(self, *, goodbye: bool = True) -> None:
+        """Give everything back; never raises.
+
+        Args:
+            goodbye: tell the broker that this is the end; without it publishes the will.
+        """
+        if goodbye:
+            with contextlib.suppress(OSError, ValueError):
+                self._paho.disconnect()
         # Still open if the goodbye did not go out at once (the broker will publish the will), or if
         # the handshake failed.
         wrapped = None if self._context is None else self._context.wrapped

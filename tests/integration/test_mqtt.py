@@ -139,6 +139,37 @@ def test_retained_messages_are_told_again_on_a_broker_that_has_forgotten_them(
             assert reader.messages[0].schema == "some/1"
 
 
+def test_offline_is_the_last_thing_said_and_stopping_comes_before_it(mosquitto, prefix, subscriber):
+    with client(config(mosquitto.port, prefix)) as made:
+        subscriber.wait_count(1)
+        made.set_state("stopping")
+        for number in range(MAX_WAITING):
+            assert made.publish(f"{prefix}/x", b"%d" % number, qos=1)
+    topic = f"{prefix}/{DEVICE}/status"
+    got = subscriber.wait_count(MAX_WAITING + 3)
+    states = [m.json["state"] for m in got if m.topic == topic]
+    assert states == ["online", "stopping", "offline"]
+    assert got[-1].topic == topic
+
+
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+def test_the_will_says_offline_if_there_was_no_time_to_say_so(
+    mosquitto, prefix, subscriber, protocol
+):
+    with Relay(mosquitto.port) as relay:
+        settings = config(relay.port, prefix, protocol=protocol)
+        with client(settings, close_s=0.2) as made:
+            subscriber.wait_count(1)
+            assert made.flush(5)
+            relay.mute()
+            for number in range(MAX_WAITING):
+                assert made.publish(f"{prefix}/x", b"%d" % number, qos=1)
+            # As many as may be unacknowledged: "offline" has to wait.
+            subscriber.wait_count(1 + made._session.inflight_limit)
+        said = subscriber.wait_for(lambda got: got[-1].topic.endswith("status"))[-1].json
+        assert (said["state"], said["reason"]) == ("offline", "the connection was lost")
+
+
 # --- what is published ------------------------------------------------------------------------
 
 
@@ -234,6 +265,23 @@ def test_a_message_that_ends_every_connection_is_given_up(own_mosquitto, prefix)
         assert made.publish(f"{prefix}/small", b"{}", qos=1)
         reader.wait_for(lambda got: any(m.topic == f"{prefix}/small" for m in got), 20)
         until(lambda: made.counters()["given_up"] == 1)
+
+
+def test_a_retained_message_that_ends_every_connection_is_given_up(own_mosquitto, prefix, caplog):
+    broker = own_mosquitto("max_packet_size 2000")
+    with (
+        Subscriber(broker.port, f"{prefix}/#") as reader,
+        client(config(broker.port, prefix, protocol="3.1.1")) as made,
+    ):
+        made.set_retained(f"{prefix}/big", b"x" * 5000)
+        made.set_retained(f"{prefix}/small", b"{}")
+        until(lambda: made.publish(f"{prefix}/x", b"{}", qos=1))
+        reader.wait_for(
+            lambda got: {f"{prefix}/{n}" for n in ("small", "x")} <= {m.topic for m in got}
+        )
+        assert made.flush(5)
+        assert made.counters()["given_up"] == 1
+        assert f"5000 bytes on {prefix}/big" in caplog.text
 
 
 # --- losing and regaining the broker -----------------------------------------------------------
