@@ -73,8 +73,13 @@ def open_capture(
         CaptureError: OpenCV cannot open it.
     """
     what = mask_url(str(source))
+    options = list(parameters)
+    if api == cv2.CAP_FFMPEG and hasattr(cv2, "CAP_PROP_N_THREADS"):
+        # Each camera has a thread already. More would decode ahead, and so deliver later, and cost
+        # a quarter more processor time for the same frames.
+        options += [cv2.CAP_PROP_N_THREADS, 1]
     try:
-        capture = cv2.VideoCapture(source, api, list(parameters))
+        capture = cv2.VideoCapture(source, api, options)
     except cv2.error as error:
         raise CaptureError(f"{what}: {str(error).strip()}") from error
     if not capture.isOpened():

@@ -21,7 +21,7 @@ BINS = 16
 STRIDES = (8, 16, 32)
 QUIET_CLASS_BIAS = -9.0
 """Keeps random class scores near 1e-4, so that few anchors are candidates, as in a real scene."""
-QUIET_CLASS_GAIN = 0.02
+QUIET_CLASS_GAIN = 0.001
 """Factor on the class layers' weights, to the same end."""
 
 
