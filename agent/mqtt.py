@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from agent.backoff import Backoff
     from agent.config import MqttConfig
 
+FLUSH_PART = 0.5
+"""Part of the time to close that what waits may take, so that "offline" can come last."""
+
 
 def client_id(device: str) -> str:
     """The device's id at the broker; a broker that sees it twice ends the older connection."""
@@ -61,9 +64,15 @@ class MqttClient(Link):
             self.set_retained(self._topic, self._status(state, reason), STATUS)
 
     def close(self, timeout_s: float) -> None:
-        """Say "offline", send what was taken, and end; never raises."""
+        """Send what was taken, say "offline", and end; never raises.
+
+        If there is no time to say it, the will does.
+        """
+        deadline = time.monotonic() + timeout_s
+        if self.connected:
+            self.flush(timeout_s * FLUSH_PART)
         self.set_state("offline")
-        super().close(timeout_s)
+        super().close(max(0.0, deadline - time.monotonic()))
 
     def _status(self, state: str, reason: str = "") -> bytes:
         return messages.encode_status(self._device, self._boot, state, reason, ts=self._now())

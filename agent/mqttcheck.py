@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from agent.mqtt import client_id
+from agent.mqttconnect import connect
 from agent.mqttmessage import Handlers, Message
 from agent.mqttreason import ConnectError, SessionLostError
-from agent.mqttsession import connect
 from agent.wire.topics import Topics
 
 if TYPE_CHECKING:
@@ -66,7 +66,8 @@ def check_broker(config: MqttConfig, device: str, timeout_s: float) -> BrokerRep
     echo = _Echo(Topics(config.prefix, device).check)
     name = f"{client_id(device)}-check-{secrets.token_hex(4)}"
     began = time.monotonic()
-    session = connect(limited, name, echo.handlers())
+    # With a will, as the agent: what a broker does not do without one does not help the agent.
+    session = connect(limited, name, echo.handlers(), Message(echo.topic, b"{}", qos=1))
     connected = time.monotonic()
     try:
         round_trip_s = echo.run(session, connected + timeout_s)

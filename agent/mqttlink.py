@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING
 
 from agent.backoff import Backoff
 from agent.errors import AgentError
+from agent.mqttconnect import connect
 from agent.mqttmessage import Handlers, Message
 from agent.mqttqueue import MAX_WAITING, SendQueue
 from agent.mqttreason import SessionLostError
-from agent.mqttsession import connect, matches
+from agent.mqttsession import matches
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +39,10 @@ STEP_S = 1.0
 
 STABLE_S = 10.0
 """A connection that lasted so long was a success: the next delay begins small again."""
+
+GUESS_AFTER = 10
+"""A broker that spoke MQTT 5 and now hangs up or stays silent is in trouble rather than old; but
+after so many failures in a row it may be another one."""
 
 JOIN_MARGIN_S = 0.5
 """Beyond the time to flush, for the goodbye itself."""
@@ -78,6 +83,8 @@ class Link:
         self._counts: Counter[str] = Counter()
         self._session: Session | None = None
         self._up = False
+        self._spoke_5 = False
+        self._failures = 0
         self._closing = threading.Event()
         self._deadline = 0.0
         self._thread: threading.Thread | None = None
@@ -216,7 +223,8 @@ class Link:
     def _connect_and_serve(self) -> None:
         handlers = Handlers(self._received, self._acknowledged, self._subscribed)
         will = self._will() if self._will is not None else None
-        session = connect(self._config, self._client_id, handlers, will)
+        guess = not self._spoke_5 or self._failures >= GUESS_AFTER
+        session = connect(self._config, self._client_id, handlers, will, guess=guess)
         try:
             self._begin(session)
             self._serve(session)
@@ -230,6 +238,7 @@ class Link:
     def _note_failure(self, reason: str) -> None:
         with self._lock:
             self._counts["failures"] += 1
+        self._failures += 1
         # A broker that is away for a day is told once, not thousands of times.
         level = logging.DEBUG if reason == self.reason else logging.WARNING
         log.log(level, "%s; tried again for ever", reason)
@@ -243,17 +252,21 @@ class Link:
             self._counts["connects"] += 1
             self._refused = True
             self._lock.notify_all()
+        self._spoke_5 = session.version == "5"
+        self._failures = 0
         self.reason = ""
         secured = f", {session.tls_version}" if session.tls_version else ""
         log.info("broker %s: connected, MQTT %s%s", session.where, session.version, secured)
 
     def _end(self, session: Session) -> None:
         with self._lock:
+            # After a goodbye the broker forgets the will, which says what was left unsaid.
+            goodbye = self._all_sent()
             self._session, self._up = None, False
             self._counts["disconnects"] += 1
             self._queue.disconnected()
             self._lock.notify_all()
-        session.close()
+        session.close(goodbye=goodbye)
 
     def _serve(self, session: Session) -> None:
         while True:
@@ -291,10 +304,12 @@ class Link:
     def _send_one(self, session: Session, entry: Entry) -> None:
         message = entry.message
         if not session.fits(message):
-            self._give_up("too_large", message, "is larger than the broker takes")
+            # The broker may take more another day: a retained message is offered then.
+            self._drop("too_large", message, "is larger than the broker takes", self._queue.done)
             return
         if entry.hopeless:
-            self._give_up("given_up", message, "was sent several times and never acknowledged")
+            why = "was sent several times and never acknowledged"
+            self._drop("given_up", message, why, self._queue.give_up)
             return
         # Before sending: a message may break the connection while it is written.
         entry.sends += 1
@@ -306,9 +321,9 @@ class Link:
             else:
                 self._queue.done()
 
-    def _give_up(self, cause: str, message: Message, why: str) -> None:
+    def _drop(self, cause: str, message: Message, why: str, remove: Callable[[], None]) -> None:
         with self._lock:
-            self._queue.done()
+            remove()
             self._counts[cause] += 1
             first = self._counts[cause] == 1
         level = logging.WARNING if first else logging.DEBUG

@@ -12,6 +12,10 @@ from agent.errors import BrokerError
 Stage = Literal["settings", "resolve", "tcp", "tls", "connect", "subscribe", "publish"]
 """The step of a connection that failed."""
 
+Version = Literal["no matter", "doubtful", "refused"]
+"""What a failure says of the MQTT version: nothing; perhaps too new, as brokers that know 3.1.1
+only hang up or stay silent; too new, in the broker's words."""
+
 
 class ConnectError(BrokerError):
     """A connection to the broker could not be made, or could not be used.
@@ -21,17 +25,23 @@ class ConnectError(BrokerError):
         stage: which step failed.
         reason: what happened.
         hint: what to do about it; may be empty.
-        try_older: the broker may speak MQTT 3.1.1 only.
+        version: whether the MQTT version may be the cause.
     """
 
     def __init__(
-        self, where: str, stage: Stage, reason: str, hint: str = "", *, try_older: bool = False
+        self,
+        where: str,
+        stage: Stage,
+        reason: str,
+        hint: str = "",
+        *,
+        version: Version = "no matter",
     ) -> None:
         super().__init__(f"broker {where}: {reason}{'; ' if hint else ''}{hint}")
         self.stage = stage
         self.reason = reason
         self.hint = hint
-        self.try_older = try_older
+        self.version = version
 
 
 class SessionLostError(BrokerError):
@@ -75,6 +85,8 @@ _CONNACK: dict[int, tuple[str, str]] = {
     0x9F: ("says that connections are made too often", ""),
 }
 """Reason codes of CONNACK: MQTT 5.0, 3.2.2.2; those of 3.1.1 are translated by the library."""
+
+_TOO_NEW = {0x81, 0x84}
 
 _DISCONNECT: dict[int, tuple[str, str]] = {
     0x87: ("no longer authorises this client", "check the broker's access list"),
@@ -181,7 +193,8 @@ def explain_tls(error: ssl.SSLError) -> tuple[str, str]:
 def explain_connack(code: int, name: str, where: str) -> ConnectError:
     """Explain a refusal by the broker: reason code, and the library's name of it."""
     reason, hint = _CONNACK.get(code, (f"refuses the connection: {name}", ""))
-    return ConnectError(where, "connect", reason, hint, try_older=code in (0x81, 0x84))
+    version: Version = "refused" if code in _TOO_NEW else "no matter"
+    return ConnectError(where, "connect", reason, hint, version=version)
 
 
 def explain_disconnect(code: int, name: str, where: str) -> SessionLostError:
@@ -205,7 +218,23 @@ def explain_silence(error: Exception | None, where: str, *, tls: bool) -> Connec
         "connect",
         "closed the connection instead of answering",
         "" if tls else "a TLS port needs mqtt.tls",
-        try_older=True,
+        version="doubtful",
+    )
+
+
+def explain_no_answer(where: str, *, timeout_s: float) -> ConnectError:
+    """Explain why a connection was given up before the broker had answered the request to connect.
+
+    Args:
+        where: "host:port".
+        timeout_s: time that was given.
+    """
+    return ConnectError(
+        where,
+        "connect",
+        f"does not answer the connection request in {timeout_s:g} s",
+        "is it an MQTT broker? A TLS port needs mqtt.tls",
+        version="doubtful",
     )
 
 

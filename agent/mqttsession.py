@@ -20,12 +20,12 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from agent.mqttreason import (
-    ConnectError,
     SessionLostError,
     explain_connack,
     explain_connect,
     explain_disconnect,
     explain_loss,
+    explain_no_answer,
     explain_silence,
 )
 from agent.mqttwait import SocketWait
@@ -51,32 +51,6 @@ matches = topic_matches_sub
 """`matches(topic_filter, topic)`."""
 
 
-def connect(
-    config: MqttConfig, client_id: str, handlers: Handlers, will: Message | None = None
-) -> Session:
-    """Connect with MQTT 5, or 3.1.1 if the broker knows no better or the settings say so.
-
-    Raises:
-        ConnectError: the broker cannot be reached or refuses us.
-        ConfigError: a TLS file cannot be used.
-    """
-    versions = {"auto": (5, 4), "5": (5,), "3.1.1": (4,)}[config.protocol]
-    for version in versions:
-        session = Session(config, client_id, handlers, version, will)
-        try:
-            session.open()
-        except ConnectError as error:
-            session.close()
-            if not error.try_older or version == versions[-1]:
-                raise
-        except BaseException:
-            session.close()
-            raise
-        else:
-            return session
-    raise AssertionError("every version either connects or raises")
-
-
 class _ErrorTap(logging.Handler):
     """Keeps the exception that the library would only log."""
 
@@ -92,7 +66,7 @@ class _ErrorTap(logging.Handler):
 
 
 class Session:
-    """One MQTT connection; made by `connect`.
+    """One MQTT connection; made by `agent.mqttconnect.connect`.
 
     Args:
         config: the broker.
@@ -165,8 +139,11 @@ class Session:
         client.on_subscribe = self._on_subscribe
         return client
 
-    def open(self) -> None:
+    def open(self, answer_s: float) -> None:
         """Connect and wait for the broker's answer.
+
+        Args:
+            answer_s: time for the answer, within the time for all.
 
         Raises:
             ConnectError: the broker cannot be reached or refuses us.
@@ -189,19 +166,14 @@ class Session:
         sock = self._paho.socket()
         if isinstance(sock, ssl.SSLSocket):
             self.tls_version = sock.version()
-        self._await_answer(deadline)
+        answer_s = min(answer_s, config.connect_timeout_s)
+        self._await_answer(min(deadline, time.monotonic() + answer_s), answer_s)
 
-    def _await_answer(self, deadline: float) -> None:
+    def _await_answer(self, deadline: float, timeout_s: float) -> None:
         while self._answer is None:
             left = deadline - time.monotonic()
             if left <= 0:
-                raise ConnectError(
-                    self.where,
-                    "connect",
-                    f"does not answer the connection request in {self._config.connect_timeout_s:g} "
-                    "s",
-                    "is it an MQTT broker? A TLS port needs mqtt.tls",
-                )
+                raise explain_no_answer(self.where, timeout_s=timeout_s)
             try:
                 self.step(left)
             except SessionLostError as error:
@@ -292,10 +264,15 @@ class Session:
         """Make `step` return; from any thread."""
         self._wait.wake()
 
-    def close(self) -> None:
-        """Say goodbye if the connection is up, and give everything back; never raises."""
-        with contextlib.suppress(OSError, ValueError):
-            self._paho.disconnect()
+    def close(self, *, goodbye: bool = True) -> None:
+        """Give everything back; never raises.
+
+        Args:
+            goodbye: tell the broker that this is the end; without it publishes the will.
+        """
+        if goodbye:
+            with contextlib.suppress(OSError, ValueError):
+                self._paho.disconnect()
         # Still open if the goodbye did not go out at once (the broker will publish the will), or if
         # the handshake failed.
         wrapped = None if self._context is None else self._context.wrapped

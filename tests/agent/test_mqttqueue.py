@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from agent.mqttmessage import Message
-from agent.mqttqueue import MAX_SENDS, MAX_WAITING, SendQueue
+from agent.mqttqueue import BLAMELESS_BYTES, MAX_SENDS, MAX_WAITING, SUSPECT_SENDS, SendQueue
 
 
 def message(number: int) -> Message:
@@ -74,7 +74,7 @@ def test_a_message_that_ends_connections_is_found_and_its_neighbours_are_spared(
         while (entry := queue.next()) is not None:
             if entry.hopeless:
                 given_up.add(entry.message.payload)
-                queue.done()
+                queue.give_up()
                 continue
             packet += 1
             entry.sends += 1
@@ -96,6 +96,79 @@ def test_a_message_that_ends_connections_is_found_and_its_neighbours_are_spared(
             break
     assert given_up == {bad}
     assert arrived == {b"0", b"2", b"3"}
+
+
+def retained(topic: str, size: int = 1) -> Message:
+    return Message(topic, b"x" * size, qos=1, retain=True)
+
+
+def send_in_vain(queue: SendQueue, times: int) -> None:
+    for _ in range(times):
+        drain(queue)
+        queue.disconnected()
+
+
+def test_a_suspected_retained_message_is_sent_alone_after_the_others_and_before_what_waits():
+    queue = SendQueue()
+    queue.keep(retained("bad", 2))
+    send_in_vain(queue, SUSPECT_SENDS)
+    queue.keep(retained("good"))
+    queue.take(message(7))
+    assert drain(queue) == [b"x"]
+    queue.acknowledged(1)
+    assert drain(queue) == [b"xx"]
+    queue.acknowledged(1)
+    assert drain(queue) == [b"7"]
+
+
+def test_a_large_retained_message_is_given_up_until_a_newer_one_comes():
+    queue = SendQueue()
+    queue.keep(retained("t", BLAMELESS_BYTES + 1))
+    send_in_vain(queue, MAX_SENDS)
+    assert queue.next().hopeless
+    queue.give_up()
+    queue.disconnected()
+    assert queue.empty
+    queue.keep(retained("t", BLAMELESS_BYTES + 1))
+    assert not queue.next().hopeless
+
+
+def test_giving_up_an_old_retained_message_spares_the_newer_one_of_its_topic():
+    queue = SendQueue()
+    queue.keep(retained("t", BLAMELESS_BYTES + 1))
+    queue.next()
+    queue.keep(retained("t", 1))
+    queue.give_up()
+    assert drain(queue) == [b"x"]
+
+
+def test_a_small_retained_message_is_told_for_ever():
+    queue = SendQueue()
+    queue.keep(retained("t", BLAMELESS_BYTES))
+    send_in_vain(queue, 2 * MAX_SENDS)
+    assert not queue.next().hopeless
+
+
+def test_a_retained_message_that_arrives_each_time_is_never_suspected():
+    queue = SendQueue()
+    queue.keep(retained("t"))
+    queue.keep(retained("u"))
+    for _ in range(2 * MAX_SENDS):
+        assert len(drain(queue)) == 2
+        queue.acknowledged(1)
+        queue.acknowledged(2)
+        queue.disconnected()
+
+
+def test_a_retained_message_that_needs_no_acknowledgement_is_never_suspected():
+    queue = SendQueue()
+    queue.keep(retained("t"))
+    for _ in range(2 * MAX_SENDS):
+        entry = queue.next()
+        assert not entry.suspect
+        entry.sends += 1
+        queue.done()
+        queue.disconnected()
 
 
 class Machine(RuleBasedStateMachine):
@@ -135,7 +208,7 @@ class Machine(RuleBasedStateMachine):
     def send(self):
         if self.in_hand.hopeless:
             assert self.in_hand.sends == MAX_SENDS
-            self.queue.done()
+            self.queue.give_up()
             self.open.remove(self.in_hand.message.payload)
         else:
             self.in_hand.sends += 1

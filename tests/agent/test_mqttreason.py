@@ -60,8 +60,8 @@ def test_verification_failures_are_told_apart(code, words):
 
 @pytest.mark.parametrize("code", [0x81, 0x84])
 def test_only_a_refused_version_asks_for_an_older_one(code):
-    assert explain_connack(code, "", WHERE).try_older
-    assert not explain_connack(0x86, "", WHERE).try_older
+    assert explain_connack(code, "", WHERE).version == "refused"
+    assert explain_connack(0x86, "", WHERE).version == "no matter"
 
 
 def test_unknown_codes_keep_the_brokers_words():
@@ -77,8 +77,8 @@ def test_a_session_taken_over_names_the_cause():
 def test_silence_before_the_answer_hints_at_tls_only_without_it():
     assert "mqtt.tls" in explain_silence(None, WHERE, tls=False).hint
     assert explain_silence(None, WHERE, tls=True).hint == ""
-    assert explain_silence(None, WHERE, tls=True).try_older
-    assert not explain_silence(ssl.SSLEOFError(), WHERE, tls=True).try_older
+    assert explain_silence(None, WHERE, tls=True).version == "doubtful"
+    assert explain_silence(ssl.SSLEOFError(), WHERE, tls=True).version == "no matter"
 
 
 def test_a_broker_that_went_silent_is_told():

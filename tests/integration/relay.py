@@ -32,6 +32,8 @@ class Relay:
         self._lock = threading.Lock()
         self._sockets: list[socket.socket] = []
         self._joined = True
+        self._answers = threading.Event()
+        self._answers.set()
         self._thread = threading.Thread(target=self._accept, name="relay", daemon=True)
 
     def __enter__(self) -> Self:
@@ -40,6 +42,7 @@ class Relay:
 
     def __exit__(self, *_error: object) -> None:
         self.cut()
+        self._answers.set()
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self._thread.join(10)
@@ -53,6 +56,10 @@ class Relay:
                     sock.shutdown(socket.SHUT_RDWR)
                 sock.close()
             self._sockets.clear()
+
+    def mute(self) -> None:
+        """Keep back what servers say, as a slow link does; ends with the relay."""
+        self._answers.clear()
 
     def join(self) -> None:
         """Let connections through again."""
@@ -81,6 +88,8 @@ class Relay:
             while data := source.recv(CHUNK):
                 if record:
                     self.sent += data
+                else:
+                    self._answers.wait()
                 sink.sendall(data)
         with contextlib.suppress(OSError):
             sink.shutdown(socket.SHUT_RDWR)

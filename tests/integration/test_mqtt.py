@@ -139,6 +139,37 @@ def test_retained_messages_are_told_again_on_a_broker_that_has_forgotten_them(
             assert reader.messages[0].schema == "some/1"
 
 
+def test_offline_is_the_last_thing_said_and_stopping_comes_before_it(mosquitto, prefix, subscriber):
+    with client(config(mosquitto.port, prefix)) as made:
+        subscriber.wait_count(1)
+        made.set_state("stopping")
+        for number in range(MAX_WAITING):
+            assert made.publish(f"{prefix}/x", b"%d" % number, qos=1)
+    topic = f"{prefix}/{DEVICE}/status"
+    got = subscriber.wait_count(MAX_WAITING + 3)
+    states = [m.json["state"] for m in got if m.topic == topic]
+    assert states == ["online", "stopping", "offline"]
+    assert got[-1].topic == topic
+
+
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+def test_the_will_says_offline_if_there_was_no_time_to_say_so(
+    mosquitto, prefix, subscriber, protocol
+):
+    with Relay(mosquitto.port) as relay:
+        settings = config(relay.port, prefix, protocol=protocol)
+        with client(settings, close_s=0.2) as made:
+            subscriber.wait_count(1)
+            assert made.flush(5)
+            relay.mute()
+            for number in range(MAX_WAITING):
+                assert made.publish(f"{prefix}/x", b"%d" % number, qos=1)
+            # As many as may be unacknowledged: "offline" has to wait.
+            subscriber.wait_count(1 + made._session.inflight_limit)
+        said = subscriber.wait_for(lambda got: got[-1].topic.endswith("status"))[-1].json
+        assert (said["state"], said["reason"]) == ("offline", "the connection was lost")
+
+
 # --- what is published ------------------------------------------------------------------------
 
 
@@ -234,6 +265,23 @@ def test_a_message_that_ends_every_connection_is_given_up(own_mosquitto, prefix)
         assert made.publish(f"{prefix}/small", b"{}", qos=1)
         reader.wait_for(lambda got: any(m.topic == f"{prefix}/small" for m in got), 20)
         until(lambda: made.counters()["given_up"] == 1)
+
+
+def test_a_retained_message_that_ends_every_connection_is_given_up(own_mosquitto, prefix, caplog):
+    broker = own_mosquitto("max_packet_size 2000")
+    with (
+        Subscriber(broker.port, f"{prefix}/#") as reader,
+        client(config(broker.port, prefix, protocol="3.1.1")) as made,
+    ):
+        made.set_retained(f"{prefix}/big", b"x" * 5000)
+        made.set_retained(f"{prefix}/small", b"{}")
+        until(lambda: made.publish(f"{prefix}/x", b"{}", qos=1))
+        reader.wait_for(
+            lambda got: {f"{prefix}/{n}" for n in ("small", "x")} <= {m.topic for m in got}
+        )
+        assert made.flush(5)
+        assert made.counters()["given_up"] == 1
+        assert f"5000 bytes on {prefix}/big" in caplog.text
 
 
 # --- losing and regaining the broker -----------------------------------------------------------
@@ -644,14 +692,22 @@ def test_a_port_that_wants_tls_is_guessed(mosquitto, prefix):
 
 
 class OldBroker:
-    """Answers CONNECT as brokers that know MQTT 3.1.1 only do, and takes what follows."""
+    """Answers CONNECT as brokers that know MQTT 3.1.1 only do, and takes what follows.
 
-    def __init__(self, *, answers: bool) -> None:
+    Args:
+        behaviour: what it does about MQTT 5: "refuses", "hangs up", "waits for more", "knows it".
+    """
+
+    def __init__(self, behaviour: str) -> None:
         self.versions: list[int] = []
-        self._answers = answers
+        self._behaviour = behaviour
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def behave(self, behaviour: str) -> None:
+        """Otherwise, from the next connection on."""
+        self._behaviour = behaviour
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -676,20 +732,25 @@ class OldBroker:
         packet = connection.recv(4096)
         version = packet[packet.index(b"MQTT") + 4]
         self.versions.append(version)
-        if version != 4:
-            if self._answers:
-                connection.sendall(struct.pack("BBBB", 0x20, 2, 0, 1))
+        if version == 4:
+            connection.sendall(struct.pack("BBBB", 0x20, 2, 0, 0))
+        elif self._behaviour == "knows it":
+            connection.sendall(struct.pack("BBBBB", 0x20, 3, 0, 0, 0))
+        elif self._behaviour == "refuses":
+            connection.sendall(struct.pack("BBBB", 0x20, 2, 0, 1))
             return
-        connection.sendall(struct.pack("BBBB", 0x20, 2, 0, 0))
+        elif self._behaviour == "hangs up":
+            return
         while packet := connection.recv(65536):
             if packet[0] >> 4 == 14:
                 return
 
 
-@pytest.mark.parametrize("answers", [True, False])
-def test_an_old_broker_is_spoken_to_in_3_1_1(prefix, answers):
+@pytest.mark.parametrize("behaviour", ["refuses", "hangs up", "waits for more"])
+def test_an_old_broker_is_spoken_to_in_3_1_1(prefix, monkeypatch, behaviour):
+    monkeypatch.setattr("agent.mqttconnect.DOUBT_S", 0.2)
     with (
-        OldBroker(answers=answers) as broker,
+        OldBroker(behaviour) as broker,
         client(config(broker.port, prefix), close_s=0) as made,
     ):
         assert made.protocol == "3.1.1"
@@ -697,11 +758,54 @@ def test_an_old_broker_is_spoken_to_in_3_1_1(prefix, answers):
 
 
 def test_an_old_broker_is_refused_where_5_is_demanded(prefix):
-    with OldBroker(answers=True) as broker:
+    with OldBroker("refuses") as broker:
         error = refusal(config(broker.port, prefix, protocol="5"))
         assert error.stage == "connect"
         assert "version" in error.reason
         assert broker.versions == [5]
+
+
+def test_a_broker_that_has_spoken_5_is_not_taken_for_an_old_one_in_its_bad_hours(
+    prefix, monkeypatch
+):
+    monkeypatch.setattr("agent.mqttlink.GUESS_AFTER", 3)
+    with (
+        OldBroker("knows it") as broker,
+        Relay(broker.port) as relay,
+        client(config(relay.port, prefix), close_s=0) as made,
+    ):
+        assert made.protocol == "5"
+        broker.behave("hangs up")
+        relay.cut()
+        relay.join()
+        # After three failures, the loss among them, another broker may have come in its place.
+        until(lambda: made.protocol == "3.1.1")
+        assert made.counters()["failures"] == 3
+
+
+def test_the_embedded_broker_of_the_demo_is_spoken_to_in_3_1_1(prefix, tmp_path, monkeypatch):
+    pytest.importorskip("amqtt", reason="amqtt is not installed (extra demo)")
+    # It waits for more, but only when there is a will.
+    monkeypatch.setattr("agent.mqttconnect.DOUBT_S", 0.3)
+    port = free_port()
+    settings = tmp_path / "broker.yaml"
+    settings.write_text(
+        f'{{"listeners": {{"default": {{"type": "tcp", "bind": "127.0.0.1:{port}"}}}}, "plugins": '
+        '{"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": true}}}'
+    )
+    program = Path(sys.executable).with_name("amqtt")
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen([program, "-c", settings], stdout=log, stderr=log)
+    try:
+        with client(config(port, prefix), wait=False) as made:
+            assert made.wait_connected(20), made.reason
+            assert made.protocol == "3.1.1"
+            assert made.publish(f"{prefix}/x", b"{}", qos=1)
+            assert made.flush(10)
+        assert check_broker(config(port, prefix), DEVICE, 10.0).protocol == "3.1.1"
+    finally:
+        process.terminate()
+        process.wait(10)
 
 
 # --- the documentation -------------------------------------------------------------------------
