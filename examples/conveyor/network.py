@@ -77,7 +77,7 @@ class Head(nn.Module):
 
 
 class Detector(nn.Module):
-    """Backbone, two-way neck and heads; about half a million parameters.
+    """Backbone, two-way neck and heads; about 0.7 million parameters.
 
     Args:
         classes: number of classes.

@@ -18,6 +18,9 @@ from engines.model import Layout, Task
 FOLDER = Path(__file__).parents[2] / "examples" / "conveyor"
 MEGABYTE = 1_000_000
 
+ROUNDING_PX = 1
+"""OpenCV 4 and 5 round warped and filled shapes differently, which moves the edge of some boxes."""
+
 
 def load(name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"conveyor_{name}", FOLDER / f"{name}.py")
@@ -41,6 +44,13 @@ def test_a_scene_follows_from_its_seed(scene):
     assert not np.array_equal(first[0], other[0])
 
 
+def test_the_light_changes_slowly(scene):
+    belt = scene.Scene(5, 300)
+    means = [float(belt.frame(number)[0][: scene.BELT_TOP - 12].mean()) for number in range(300)]
+    assert max(means) - min(means) > 10
+    assert np.abs(np.diff(means)).max() < 1
+
+
 def test_boxes_lie_in_the_picture_and_all_classes_appear(scene):
     seen = set()
     for seed in range(4):
@@ -61,8 +71,9 @@ def test_the_ground_truth_is_what_the_scene_draws(scene):
     belt = scene.Scene(7, 500)
     for number in (0, 250, 499):
         _, drawn = belt.frame(number)
-        rows = [[*b, c] for b, c in zip(drawn.boxes.tolist(), drawn.class_ids, strict=True)]
-        assert truth["frames"][number] == rows
+        rows = np.array(truth["frames"][number])
+        np.testing.assert_array_equal(rows[:, 4], drawn.class_ids)
+        np.testing.assert_allclose(rows[:, :4], drawn.boxes, rtol=0, atol=ROUNDING_PX)
 
 
 def test_the_model_describes_itself_and_files_are_small():

@@ -61,6 +61,11 @@ def test_classes_do_not_mix():
     assert figures.ap50 == {0: 0}
 
 
+def test_predictions_and_truths_of_different_pictures_are_refused():
+    with pytest.raises(ValueError, match="zip"):
+        mean_average_precision([], [labelled((BOX, 0, 1))])
+
+
 def reference(predictions, truths, threshold):
     """AP averaged over classes, by plain loops."""
     values = []
