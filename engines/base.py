@@ -58,11 +58,11 @@ class Engine(Protocol):
 
     @property
     def backend(self) -> str:
-        """Library that runs the model: "onnxruntime" or "tensorrt"."""
+        """Library that runs the model: "onnxruntime", "openvino" or "tensorrt"."""
 
     @property
     def precision(self) -> str:
-        """What really runs: "fp32", "fp16", "int8" or "mixed"."""
+        """What was proven to run: "fp32", "bf16", "fp16", "int8" or "mixed"."""
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:

@@ -25,3 +25,15 @@ class BackendError(EngineError):
 
 class InferenceError(EngineError):
     """A loaded model failed while it ran."""
+
+
+class BuildError(EngineError):
+    """No engine could be built; the message carries the reason of every way that was tried."""
+
+
+class CalibrationError(EngineError):
+    """Calibration pictures are missing, unusable, or lead to values that are not finite."""
+
+
+class PlanError(EngineError):
+    """A stored plan is foreign, damaged or not for this device; it is never run, but rebuilt."""

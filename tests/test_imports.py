@@ -10,14 +10,19 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("agent", "engines", "fleet")
 
+BACKEND = ("engines.backend", "engines.base", "engines.errors", "engines.graph", "engines.model",
+           "engines.precision", "engines.source", "engines.weights")  # fmt: skip
+
 # Module pattern -> patterns of our own modules it may import. The longest pattern that fits counts.
 # A module without a rule is an error: who may import what is decided when a module is made.
 PROJECT: dict[str, tuple[str, ...]] = {
     # The model runtime knows nothing of the agent; its backends know little of it.
     "engines": (),
     "engines.*": ("engines.*",),
-    "engines.ort*": ("engines.base", "engines.cache", "engines.errors"),
-    "engines.trt*": ("engines.base", "engines.cache", "engines.errors", "engines.trt*"),
+    # A backend knows the contract and the graph tools, never another backend or the choice.
+    "engines.ort*": BACKEND,
+    "engines.openvino*": BACKEND,
+    "engines.trt*": (*BACKEND, "engines.trt*"),
     # Shared nouns and small tools.
     "agent": (),
     "agent.errors": (),
@@ -47,6 +52,14 @@ PROJECT: dict[str, tuple[str, ...]] = {
     "agent.pipeline*": ("agent.backoff", "agent.capture.base", "agent.detection", "agent.errors",
                         "agent.frame", "agent.interfaces", "agent.pipeline*", "agent.threads",
                         "agent.vision*", "engines.*"),
+    "agent.calibration": ("agent.config", "agent.errors", "agent.vision*", "engines.*"),
+    "agent.gate": ("agent.config", "agent.detection", "agent.errors", "agent.vision*", "engines.*"),
+    "agent.building": ("agent.calibration", "agent.config", "agent.errors", "agent.gate",
+                       "agent.models", "agent.vision*", "engines.*"),
+    "agent.buildchild": ("agent.building", "agent.config", "agent.errors", "agent.memory",
+                         "engines.*"),
+    "agent.builder": ("agent.building", "agent.buildchild", "agent.config", "agent.errors",
+                      "agent.threads", "engines.*"),
     "agent.models": ("agent.config", "agent.detection", "agent.errors", "agent.memory",
                      "agent.pipeline.worker", "agent.vision*", "engines.*"),
     "agent.wire*": ("agent.detection", "agent.errors", "agent.vision.rle", "agent.wire*"),
@@ -65,6 +78,10 @@ PROJECT: dict[str, tuple[str, ...]] = {
     "agent.daemon": ("agent.*", "engines.*"),
     "agent.detect": ("agent.*", "engines.*"),
     "agent.benchmark": ("agent.*", "engines.*"),
+    "agent.enginebench": ("agent.*", "engines.*"),
+    "agent.engineprofile": ("agent.*", "engines.*"),
+    "agent.doctor*": ("agent.*", "engines.*"),
+    "agent.collect": ("agent.*", "engines.*"),
     "agent.demo*": ("agent.*", "engines.*"),
     "agent.commands*": ("agent.*", "engines.*"),
     "agent.cli": ("agent.*", "engines.*"),
@@ -81,12 +98,15 @@ COMMAND_LINE = ("agent.cli", "agent.commands*", "agent.__main__")
 # Library -> who may import it. A library that is not here is an error.
 LIBRARIES: dict[str, tuple[str, ...]] = {
     "anyio": ("agent.daemon",),
+    "cryptography": ("engines.seal",),
     "cv2": ("agent.capture*", "agent.vision*", "agent.commands*", "agent.detect", "agent.daemon",
             "agent.demo*"),
     "google": ("engines.onnxfile",),
     "numpy": ("agent.*", "engines.*"),
     "onnx": ("engines.*", "agent.models"),
-    "onnxruntime": ("engines.ort*",),
+    "matplotlib": ("agent.enginebench",),
+    "onnxruntime": ("engines.calibrate", "engines.ort*", "engines.sensitivity"),
+    "openvino": ("engines.openvino*",),
     "paho": ("agent.mqtt*",),
     "psutil": ("agent.device", "agent.benchmark"),
     "pycuda": ("engines.trt*",),
