@@ -1,0 +1,26 @@
+"""Which backends there are, and which of them can be used on this machine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from engines.openvinobackend import OpenVinoBackend
+from engines.ortbackend import OrtBackend
+from engines.trt.backend import TensorRtBackend
+
+if TYPE_CHECKING:
+    from engines.backend import Backend, BackendName
+
+ALL: tuple[type[Backend], ...] = (OrtBackend, OpenVinoBackend, TensorRtBackend)
+"""Every backend; the first is the reference and is always there."""
+
+
+def available() -> list[Backend]:
+    """The backends that can be used here, the reference first."""
+    return [backend for backend in (kind() for kind in ALL) if not backend.why_not()]
+
+
+def unavailable() -> dict[BackendName, str]:
+    """Why each of the others cannot be used here."""
+    reasons = ((backend.name, backend.why_not()) for backend in (kind() for kind in ALL))
+    return {name: reason for name, reason in reasons if reason}
