@@ -84,7 +84,7 @@ class Track:
             raise
         self._runs = int(np.clip(LAP_S * MS_PER_S / max(one_ms, MIN_MS), 1, MAX_LAP_RUNS))
 
-    def __enter__(self) -> Track:
+    def __enter__(self) -> Track:  # noqa: PYI034 - Self is not in Python 3.10
         return self
 
     def __exit__(

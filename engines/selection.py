@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 from engines.backend import Progress, Recipe
 from engines.errors import BuildError, EngineError
 from engines.race import Timing, race, solo
-from engines.sensitivity import order
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from engines.backend import Attempt, Backend, BackendName, Options, Precision, Product
     from engines.base import Engine
     from engines.compare import Verdict
-    from engines.images import Images
+    from engines.model import ModelInfo
     from engines.source import Source
 
 log = logging.getLogger(__name__)
@@ -33,6 +32,9 @@ log = logging.getLogger(__name__)
 MAX_REPAIRS = 4
 """How often the worst layers of an int8 engine are put back to floating point before it is given
 up."""
+
+BUILD_S = "build_s"
+"""Key of a product's facts: how long it took to build, seconds."""
 
 REFERENCE: tuple[BackendName, Precision] = ("onnxruntime", "fp32")
 """What all others are compared with; it needs neither judge nor proof."""
@@ -117,13 +119,15 @@ class Selector:
     """One selection.
 
     Args:
-        source: the model, its pictures and its ranges.
+        info: of the model.
         backends: those that can be used here.
         policy: what may be chosen.
         options: how engines are built and run.
         reference: the FP32 engine on ONNX Runtime; not closed here.
         judge: compares an engine with the reference.
-        pictures: for finding the layers that quantisation hurts most.
+        head: gives the nodes at the outputs, which quantisation breaks first.
+        worst: gives groups of nodes whose quantisation hurts, worst first, while the nodes it is
+            given stay in floating point.
         build: makes a product, or finds it among those made earlier.
         tell: takes progress.
     """
@@ -131,26 +135,28 @@ class Selector:
     def __init__(
         self,
         *,
-        source: Source,
+        info: ModelInfo,
         backends: Sequence[Backend],
         policy: Policy,
         options: Options,
         reference: Engine,
         judge: Callable[[Engine, Precision], Verdict],
-        pictures: Images,
+        head: Callable[[], frozenset[str]],
+        worst: Callable[[frozenset[str]], Sequence[frozenset[str]]],
         build: Callable[[Backend, Recipe], Product],
         tell: Callable[[Progress], None],
     ) -> None:
-        self._source = source
+        self._info = info
         self._backends = {b.name: b for b in backends if b.name in policy.backends}
         self._policy = policy
         self._options = options
         self._reference = reference
         self._judge = judge
-        self._pictures = pictures
+        self._head = head
+        self._worst = worst
         self._build = build
         self._tell = tell
-        self._worst: list[frozenset[str]] | None = None
+        self._groups: list[frozenset[str]] | None = None
 
     def select(self) -> Selection:
         """Try all candidates.
@@ -158,48 +164,44 @@ class Selector:
         Raises:
             BuildError: none can be taken; the message names each and why it fell.
         """
-        rows: list[Row] = []
+        rows: dict[str, Row] = {}
         champion: _Entrant | None = None
         try:
             for backend, precision in candidates(list(self._backends.values()), self._policy):
                 log.info("engine: trying %s on %s", precision, backend.name)
                 tried = self._enter(backend, precision)
                 if isinstance(tried, Row):
-                    rows.append(tried)
-                    continue
-                if champion is None:
+                    rows[tried.name] = tried
+                elif champion is None:
                     champion = self._first(tried)
-                    rows.append(champion.row)
-                    continue
-                champion, loser = self._meet(champion, tried)
-                rows = [r for r in rows if r.name not in (champion.row.name, loser.name)]
-                rows += [loser, champion.row]
+                else:
+                    champion, loser = self._meet(champion, tried)
+                    rows[loser.name] = loser
+                if champion is not None:
+                    rows[champion.row.name] = champion.row
         finally:
             if champion is not None:
                 self._close(champion.engine)
         if champion is None:
-            raise BuildError(_refusal(rows))
-        return Selection(champion.row, champion.product, tuple(rows))
+            raise BuildError(_refusal(list(rows.values())))
+        return Selection(champion.row, champion.product, tuple(rows.values()))
 
     def _enter(self, backend: Backend, precision: Precision) -> _Entrant | Row:
         """Build, prove and judge; a row with a reason if it fell."""
         row = Row(backend.name, precision)
         float_nodes = self._first_float_nodes() if precision == "int8" else frozenset()
-        for _ in range(MAX_REPAIRS + 1):
+        for repairs_left in range(MAX_REPAIRS, -1, -1):
             try:
                 entrant, verdict = self._try(backend, Recipe(precision, float_nodes), row)
             except EngineError as error:
                 return replace(row, reason=str(error))
-            row = entrant.row
             if verdict is None or verdict.passed:
                 return entrant
             self._close(entrant.engine)
-            row = replace(row, reason="; ".join(verdict.reasons))
-            if precision != "int8":
-                return row
-            group = self._next_worst(float_nodes)
+            row = replace(entrant.row, reason="; ".join(verdict.reasons))
+            group = self._next_worst(float_nodes) if precision == "int8" and repairs_left else None
             if group is None:
-                return row
+                break
             float_nodes |= group
             repaired = f"{row.reason}: {len(group)} more layers in floating point"
             row = replace(row, repairs=(*row.repairs, repaired))
@@ -212,7 +214,7 @@ class Selector:
         )
         if (backend.name, recipe.precision) == REFERENCE:
             return _Entrant(row, product, self._reference), None
-        engine = backend.load(product.blob, self._source.info, self._options)
+        engine = backend.load(product.blob, self._info, self._options)
         if engine.precision != recipe.precision:
             engine.close()
             raise BuildError(
@@ -228,21 +230,20 @@ class Selector:
         return _Entrant(replace(row, figures=verdict.figures), product, engine), verdict
 
     def _first_float_nodes(self) -> frozenset[str]:
-        return self._source.head() if self._policy.keep_float == "head" else frozenset()
+        return self._head() if self._policy.keep_float == "head" else frozenset()
 
     def _next_worst(self, float_nodes: frozenset[str]) -> frozenset[str] | None:
         """The layers whose quantisation hurts most among those still quantised.
 
         The head comes before everything that is measured: it is what quantisation breaks first.
         """
-        head = self._source.head()
+        head = self._head()
         if not head <= float_nodes:
             return head - float_nodes
-        if self._worst is None:
-            groups = order(self._source, float_nodes, self._pictures, self._tell)
-            self._worst = [group.nodes for group in groups]
-        while self._worst:
-            group = self._worst.pop(0) - float_nodes
+        if self._groups is None:
+            self._groups = list(self._worst(float_nodes))
+        while self._groups:
+            group = self._groups.pop(0) - float_nodes
             if group:
                 return group
         return None
@@ -281,7 +282,7 @@ class Selector:
 
     @property
     def _batch(self) -> int:
-        return self._source.info.max_batch or self._options.run.batch
+        return self._info.max_batch or self._options.run.batch
 
     def _close(self, engine: Engine) -> None:
         if engine is not self._reference:
@@ -323,7 +324,7 @@ def built(
     """
     began = time.monotonic()
     product = backend.build(source, recipe, options, tell)
-    return replace(product, facts={**product.facts, "build_s": round(time.monotonic() - began, 2)})
+    return replace(product, facts={**product.facts, BUILD_S: round(time.monotonic() - began, 2)})
 
 
 def _refusal(rows: Sequence[Row]) -> str:
