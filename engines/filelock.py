@@ -81,7 +81,9 @@ def file_lock(path: Path, timeout_s: float) -> Iterator[bool]:
                 yield held
             finally:
                 if held:
-                    path.unlink(missing_ok=True)
+                    # A name that stays does no harm: whoever locks it next removes it.
+                    with contextlib.suppress(OSError):
+                        path.unlink()
             return
         finally:
             os.close(descriptor)

@@ -135,7 +135,7 @@ class PlanCache:
         except FileNotFoundError:
             return None
         except OSError as error:
-            self._warn(f"plan cache {self._folder.path} cannot be read ({error})")
+            self._warn(f"plan cache {self._folder.path} cannot be read ({_reason(error)})")
         return None
 
     def put(self, key: PlanKey, blob: bytes, sidecar: Mapping[str, object]) -> bool:
@@ -161,7 +161,7 @@ class PlanCache:
                 self._folder.write(key.hex, sealed, content)
                 self._folder.shrink(self._max_bytes)
         except (OSError, PlanError) as error:
-            self._warn(f"a plan cannot be kept in {self._folder.path}: {error}")
+            self._warn(f"a plan cannot be kept in {self._folder.path}: {_reason(error)}")
             return False
         return True
 
@@ -180,7 +180,7 @@ class PlanCache:
                 path = self._folder.path / (key.hex + LOCK)
                 held = stack.enter_context(file_lock(path, timeout_s))
             except OSError as error:
-                self._warn(f"plan cache {self._folder.path} cannot be locked ({error})")
+                self._warn(f"plan cache {self._folder.path} cannot be locked ({_reason(error)})")
                 held = False
             yield held
 
@@ -271,10 +271,17 @@ class PlanCache:
         except FileNotFoundError:
             return []
         except OSError as error:
-            raise PlanError(f"plan cache {self._folder.path} cannot be used: {error}") from error
+            raise PlanError(
+                f"plan cache {self._folder.path} cannot be used: {_reason(error)}"
+            ) from error
 
     def _warn(self, text: str) -> None:
         """Say it once: a full disk is met at every plan."""
         if text not in self._warned:
             self._warned.add(text)
             log.warning("%s; going on without", text)
+
+
+def _reason(error: Exception) -> str:
+    """Without the names of temporary files, which differ each time."""
+    return (isinstance(error, OSError) and error.strerror) or str(error)

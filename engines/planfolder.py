@@ -49,13 +49,11 @@ class PlanFolder:
             OSError: the folder cannot be read.
         """
         last_use: dict[str, int] = {}
-        for name in os.listdir(self.path):
-            if OURS.fullmatch(name):
-                hex_, _, kind = name.partition(".")
-                facts = os.lstat(self.path / name)
-                last_use.setdefault(hex_, 0)
-                if kind == "plan":
-                    last_use[hex_] = facts.st_mtime_ns
+        for path in self.path.iterdir():
+            if OURS.fullmatch(path.name):
+                last_use.setdefault(path.stem, 0)
+                if path.suffix == PLAN:
+                    last_use[path.stem] = path.lstat().st_mtime_ns
         return sorted(last_use, key=lambda hex_: (last_use[hex_], hex_))
 
     def sidecar(self, hex_: str) -> Sidecar:
@@ -145,11 +143,11 @@ class PlanFolder:
         Raises:
             OSError: the disk refuses.
         """
-        for name in os.listdir(self.path):
-            if name.startswith(TEMPORARY):
-                (self.path / name).unlink(missing_ok=True)
-            elif name.endswith(LOCK):
-                _unlink_free(self.path / name)
+        for path in list(self.path.iterdir()):
+            if path.name.startswith(TEMPORARY):
+                path.unlink(missing_ok=True)
+            elif path.suffix == LOCK:
+                _unlink_free(path)
         for hex_ in self.by_use():
             if not all(os.path.lexists(self._file(hex_, kind)) for kind in (PLAN, SIDECAR)):
                 self.unlink(hex_)

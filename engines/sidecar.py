@@ -91,6 +91,9 @@ def decode(content: bytes) -> Sidecar:
             sha256=_typed(sealed["sha256"], str),
             sealed_bytes=_typed(sealed["bytes"], int),
         )
+        # A byte that differs is damage, even where it says the same.
+        if sidecar.encode() != content:
+            raise ValueError  # noqa: TRY301 - handled like every other damage
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise PlanError("its description is damaged") from error
     return sidecar
