@@ -8,7 +8,7 @@ may infer at the same time up to `Engine.lanes`; the caller keeps that limit.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,6 +51,30 @@ class Context(Protocol):
 
     def close(self) -> None:
         """Give the buffers back; may be called twice."""
+
+
+@runtime_checkable
+class FrameContext(Context, Protocol):
+    """A context that takes whole frames and brings them to the input's size itself."""
+
+    def write_frame(
+        self,
+        index: int,
+        pixels: NDArray[np.uint8],
+        source: tuple[int, int, int, int],
+        target: tuple[int, int, int, int],
+    ) -> None:
+        """Resize part of a frame into place `index` of the batch; returns once `pixels` is free.
+
+        Args:
+            index: place in the batch.
+            pixels: BGR, uint8, [h, w, 3].
+            source: which pixels of the frame: left, top, right, bottom.
+            target: which pixels of the input they fill; the others become grey 114.
+
+        Raises:
+            InferenceError: the runtime failed.
+        """
 
 
 class Engine(Protocol):

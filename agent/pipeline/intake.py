@@ -3,6 +3,9 @@
 A live camera has one place and its newest frame wins; a lossless one has a few and waits for room.
 Workers take in turn from the cameras that have something, so a fast camera cannot starve a slow
 one. Whoever takes gets a ticket; every ticket must be completed (`agent.pipeline.order`).
+
+Workers of two models may take from one intake while one model replaces the other: who is retired
+gets nothing more, and what waits goes to those that are not.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from agent.frame import Frame
 
@@ -105,14 +108,28 @@ class Intake:
             self._room.notify_all()
             return counts
 
-    def take(self, limit: int) -> list[Ticket]:
+    def wake(self) -> None:
+        """Have everyone who waits in `take` ask again whether he is still wanted."""
+        with self._lock:
+            self._arrived.notify_all()
+
+    def take(self, limit: int, wanted: Callable[[], bool] = lambda: True) -> list[Ticket]:
         """Wait for frames and take up to `limit`, from the cameras in turn.
 
+        Args:
+            limit: frames taken at the most.
+            wanted: whether the caller is to take any more; asked before each look, so call `wake`
+                after its answer has changed. Must be quick.
+
         Returns:
-            At least one ticket, or none at the end.
+            At least one ticket, or none at the end or when the caller is not wanted any more.
         """
         with self._lock:
             while True:
+                if not wanted():
+                    # A frame may have woken this thread instead of one that would take it.
+                    self._arrived.notify()
+                    return []
                 tickets = self._take_in_turn(limit)
                 if tickets:
                     self._room.notify_all()
@@ -122,10 +139,14 @@ class Intake:
                 self._arrived.wait()
 
     def newer(self, ticket: Ticket) -> Ticket | None:
-        """A newer frame of a live ticket's camera, to be run in the ticket's place, or None."""
+        """A newer frame of a live ticket's camera, to be run in the ticket's place, or None.
+
+        Only the camera's last ticket can be exchanged: the frame of a later one would come after a
+        frame that is newer than itself.
+        """
         with self._lock:
             box = self._boxes[ticket.frame.camera]
-            if box.lossless or not box.waiting:
+            if box.lossless or not box.waiting or ticket.order != box.taken - 1:
                 return None
             skipped, box.skipped = box.skipped + 1, 0
             return replace(ticket, frame=box.waiting.pop(), skipped=ticket.skipped + skipped)

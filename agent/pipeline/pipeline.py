@@ -20,6 +20,7 @@ from engines.errors import EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from concurrent.futures import Future
 
     from agent.frame import Frame
     from agent.interfaces import Sink
@@ -127,6 +128,14 @@ class Pipeline:
         for name, plan in self._cameras.items():
             self._group.start(f"camera-{name}", self._capture, name, plan)
 
+    def swap(self, slot: str, model: LoadedModel) -> Future[None]:
+        """Have another model take over a slot between two frames; see `ModelRunner.swap`."""
+        return self.runners[slot].swap(model)
+
+    def replace(self, slot: str, load: Callable[[], LoadedModel]) -> Future[None]:
+        """As `swap`, where memory does not hold two models; see `ModelRunner.replace`."""
+        return self.runners[slot].replace(load)
+
     def stop(self) -> None:
         """Stop the cameras; what they have delivered is still analysed. Returns at once."""
         self._stop.set()
@@ -155,7 +164,7 @@ class Pipeline:
     def close(self) -> None:
         """Unload the models, after `wait` has returned True."""
         for runner in self.runners.values():
-            runner.unload()
+            runner.close()
 
     def _capture(self, name: str, plan: CameraPlan) -> None:
         intake = self._intakes[plan.slot]

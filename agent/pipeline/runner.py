@@ -1,14 +1,20 @@
-"""Keeps one model running: its workers, and a fresh engine when the old one has failed for good."""
+"""Keeps one model running: a fresh engine when the old one has failed for good, and swaps.
+
+A swap is made between two frames. The new model's crew allocates while the old one still works;
+then the old one retires, each worker after the frame it holds, and the new one takes the next
+frame. The old engine is closed after its last worker has ended.
+"""
 
 from __future__ import annotations
 
 import logging
 import threading
-from typing import TYPE_CHECKING
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
 
-from agent.pipeline.worker import Health, LoadedModel, Worker
-from agent.threads import ThreadGroup
-from engines.errors import EngineError, InferenceError
+from agent.pipeline.crew import Crew
+from engines.errors import EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -17,8 +23,34 @@ if TYPE_CHECKING:
     from agent.pipeline.intake import Intake
     from agent.pipeline.order import Sequencer
     from agent.pipeline.stats import PipelineStats
+    from agent.pipeline.worker import Health, LoadedModel
 
 log = logging.getLogger(__name__)
+
+Outcome = Literal["ended", "broken", "drained"]
+"""How a crew's work ended: no more frames; the engine failed for good; its place is needed."""
+
+STOPPING = "the pipeline is stopping"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Change:
+    """A model that is to take over.
+
+    Attributes:
+        model: the model, or None if it is to be loaded once the old one is gone.
+        load: gives it.
+        done: told to whoever handed it over.
+    """
+
+    model: LoadedModel | None
+    load: Callable[[], LoadedModel]
+    done: Future[None] = field(default_factory=Future)
+
+    def refuse(self, why: str) -> None:
+        if self.model is not None:
+            self.model.engine.close()
+        self.done.set_exception(EngineError(why))
 
 
 class ModelRunner:
@@ -32,7 +64,7 @@ class ModelRunner:
         stats: where frames and times are counted.
         max_age_ns: by camera, the age above which a frame is not worth an inference.
         backoff: how long to wait between attempts to load.
-        changed: called when `state` or `reason` may have changed.
+        changed: called when `model`, or `reason`, may have changed.
     """
 
     def __init__(
@@ -50,6 +82,7 @@ class ModelRunner:
         self.slot = slot
         self.model: LoadedModel | None = None
         self._failure: str | None = None
+        self._health: Health | None = None
         self._load = load
         self._intake = intake
         self._sequencer = sequencer
@@ -57,13 +90,16 @@ class ModelRunner:
         self._max_age_ns = max_age_ns
         self._backoff = backoff
         self._changed = changed
-        self._health = Health(changed)
-        self._stop = threading.Event()
+        # Guards what follows; notified when any of it, or a crew's progress, has changed.
+        self._moved = threading.Condition()
+        self._change: _Change | None = None
+        self._stopped = False
 
     @property
     def reason(self) -> str | None:
         """Why the model gives no trustworthy results at present, or None."""
-        return self._failure or self._health.reason
+        health = self._health
+        return self._failure or (health.reason if health is not None else None)
 
     def load(self) -> None:
         """Load the model, which `run` otherwise does first.
@@ -71,69 +107,184 @@ class ModelRunner:
         Raises:
             EngineError: it cannot be loaded.
         """
-        try:
-            self.model = self._load()
-        except EngineError as error:
-            self._failure = str(error)
-            raise
-        self._failure = None
+        self._obtain(self._load)
 
     def run(self) -> None:
-        """Run workers until the intake ends; a failed engine is replaced, for ever."""
-        while not self._stop.is_set():
-            if self.model is None and not self._try_load():
-                continue
-            if self._run_workers():
-                return
-            self.unload()
-            self._stop.wait(self._backoff.next_delay())
+        """Run crews until the intake ends; a failed engine is replaced, for ever."""
+        try:
+            while not self._stopped:
+                if self.model is None and not self._try_load():
+                    self._pause()
+                    continue
+                outcome = self._serve()
+                if outcome == "ended":
+                    return
+                if outcome == "broken":
+                    self._unload()
+                    self._pause()
+        finally:
+            self.stop()
+
+    def swap(self, new: LoadedModel) -> Future[None]:
+        """Have another model take over between two frames; from any thread, returns at once.
+
+        Args:
+            new: loaded and warm. It belongs to the runner from now on, which closes it in any case.
+
+        Returns:
+            Done when `new` serves and the old engine is closed. Fails with EngineError, while the
+            old model serves on, if `new` cannot begin, a later swap overtook this one, or the
+            runner has ended.
+        """
+        return self._hand_over(_Change(new, lambda: new))
+
+    def replace(self, load: Callable[[], LoadedModel]) -> Future[None]:
+        """As `swap`, for memory that does not hold two models: the old one is closed first.
+
+        Frames wait, or are superseded, from its last frame until `load` has returned; if that
+        fails, the slot's own way to load comes next.
+
+        Args:
+            load: called in the runner's thread; raises EngineError.
+        """
+        return self._hand_over(_Change(None, load))
 
     def stop(self) -> None:
-        """End waiting between attempts; running workers end with the intake."""
-        self._stop.set()
+        """End waiting between attempts and take no more swaps; the crew ends with the intake."""
+        with self._moved:
+            self._stopped = True
+            change, self._change = self._change, None
+            self._moved.notify_all()
+        if change is not None:
+            change.refuse(f"model {self.slot}: {STOPPING}")
 
-    def unload(self) -> None:
-        """Unload the engine."""
+    def close(self) -> None:
+        """Unload the engine, after `run` has ended or where it was never called."""
+        self.stop()
+        self._unload()
+
+    def _hand_over(self, change: _Change) -> Future[None]:
+        with self._moved:
+            if self._stopped:
+                refused: _Change | None = change
+                why = STOPPING
+            else:
+                refused, self._change = self._change, change
+                why = "a later model overtook this one"
+            self._moved.notify_all()
+        if refused is not None:
+            refused.refuse(f"model {self.slot}: {why}")
+        return change.done
+
+    def _unload(self) -> None:
         if self.model is not None:
             self.model.engine.close()
             self.model = None
 
-    def _try_load(self) -> bool:
+    def _obtain(self, load: Callable[[], LoadedModel]) -> None:
         try:
-            self.load()
+            self._take(load())
+        except EngineError as error:
+            self._failure = str(error)
+            raise
+
+    def _take(self, model: LoadedModel) -> None:
+        self.model, self._health, self._failure = model, None, None
+
+    def _try_load(self) -> bool:
+        """Take the model that was handed over meanwhile, or load one."""
+        with self._moved:
+            change, self._change = self._change, None
+        return self._attempt(change)
+
+    def _attempt(self, change: _Change | None) -> bool:
+        """Have a model where there is none; False if there is none yet."""
+        try:
+            if change is None:
+                self._obtain(self._load)
+            else:
+                self._adopt(change)
         except EngineError as error:
             log.error("model %s: %s", self.slot, error)  # noqa: TRY400 - told, not a crash
-            self._changed()
-            self._stop.wait(self._backoff.next_delay())
-            return False
         self._changed()
-        return True
+        return self.model is not None
 
-    def _run_workers(self) -> bool:
-        """Returns False if the engine failed for good, True if the intake ended."""
-        assert self.model is not None
-        self._health = health = Health(self._changed)
-        lanes = threading.Semaphore(self.model.engine.lanes)
-        group = ThreadGroup(on_error=health.give_up)
-        for number in range(self.model.engine.lanes + 1):
-            worker = Worker(
-                model=self.model,
-                lanes=lanes,
-                intake=self._intake,
-                sequencer=self._sequencer,
-                stats=self._stats,
-                health=health,
-                max_age_ns=self._max_age_ns,
-            )
-            group.start(f"model-{self.slot}-{number}", self._work, worker)
-        group.wait()
-        if not health.broken:
-            self._backoff.reset()
-        return not health.broken
-
-    def _work(self, worker: Worker) -> None:
+    def _adopt(self, change: _Change) -> None:
+        if self._stopped:
+            change.refuse(f"model {self.slot}: {STOPPING}")
+            return
         try:
-            worker.run()
-        except InferenceError as error:
-            # The worker has asked the others to end; `run` loads the engine anew.
-            log.error("model %s failed: %s", self.slot, error)  # noqa: TRY400 - told, not a crash
+            self._obtain(change.load)
+        except EngineError as error:
+            change.done.set_exception(error)
+            raise
+        change.done.set_result(None)
+
+    def _pause(self) -> None:
+        """Wait before the next attempt; a handed-over model or `stop` ends it."""
+        delay_s = self._backoff.next_delay()
+        with self._moved:
+            self._moved.wait_for(lambda: self._stopped or self._change is not None, delay_s)
+
+    def _serve(self) -> Outcome:
+        """Run `model`, and those that are swapped in."""
+        assert self.model is not None
+        crew = self._muster(self.model)
+        self._health = crew.health
+        crew.go()
+        while (change := self._next_change(crew)) is not None:
+            if change.model is not None:
+                crew = self._exchange(crew, change, change.model)
+                continue
+            crew.retire()
+            crew.join()
+            self._unload()
+            self._attempt(change)
+            return "drained"
+        crew.join()
+        if crew.broken:
+            return "broken"
+        self._backoff.reset()
+        return "ended"
+
+    def _muster(self, model: LoadedModel) -> Crew:
+        """A crew that is ready to go, or broken."""
+        crew = Crew(
+            model=model,
+            intake=self._intake,
+            sequencer=self._sequencer,
+            stats=self._stats,
+            max_age_ns=self._max_age_ns,
+            changed=self._changed,
+            moved=self._moved,
+        )
+        crew.start()
+        with self._moved:
+            self._moved.wait_for(lambda: crew.prepared)
+        return crew
+
+    def _next_change(self, crew: Crew) -> _Change | None:
+        """Wait for a change, or for the crew's end, which leaves a change where it is."""
+        with self._moved:
+            self._moved.wait_for(lambda: crew.ended or self._change is not None)
+            if crew.ended:
+                return None
+            change, self._change = self._change, None
+            return change
+
+    def _exchange(self, old: Crew, change: _Change, model: LoadedModel) -> Crew:
+        """Let a new crew take over; returns the one that serves from now on."""
+        new = self._muster(model)
+        if new.broken:
+            new.join()
+            change.refuse(f"model {self.slot}: the new engine cannot run: {new.health.reason}")
+            return old
+        # From here on the old crew takes no more frames; the new one takes the next.
+        old.retire()
+        new.go()
+        self.model, self._health, self._failure = model, new.health, None
+        self._changed()
+        old.join()
+        old.model.engine.close()
+        change.done.set_result(None)
+        return new

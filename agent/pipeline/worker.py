@@ -18,6 +18,7 @@ from agent.detection import Result, StageTimes
 from agent.errors import OutputError
 from agent.pipeline.stats import NS_PER_MS
 from agent.vision.preprocess import Preprocessor
+from engines.base import FrameContext
 from engines.errors import InferenceError
 
 if TYPE_CHECKING:
@@ -39,6 +40,10 @@ log = logging.getLogger(__name__)
 MAX_FAILURES = 5
 """Inferences that may fail in a row before the worker gives up and the engine is loaded anew."""
 
+FIRST_BATCH = 1
+"""Size of the batch that a worker prepares for before its first frame, where the model leaves it
+open; buffers for others are made when they are first needed."""
+
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
@@ -59,7 +64,6 @@ class Health:
 
     Attributes:
         reason: what is wrong at present, or None.
-        broken: True once the engine must be loaded anew.
     """
 
     def __init__(self, changed: Callable[[], None] = lambda: None) -> None:
@@ -67,7 +71,6 @@ class Health:
         self._changed = changed
         self._in_a_row = 0
         self.reason: str | None = None
-        self.broken = False
 
     def ok(self) -> None:
         """An inference gave a usable output."""
@@ -88,24 +91,33 @@ class Health:
             self._changed()
         return count
 
-    def give_up(self) -> None:
-        """Ask all workers of this engine to end."""
-        self.broken = True
-
 
 class Slot:
     """One context and what fills its input, for batches of one size."""
 
     def __init__(self, model: LoadedModel, batch: int) -> None:
         self.context: Context = model.engine.create_context(batch)
-        (name,) = self.context.inputs
-        self._images: NDArray[Any] = self.context.inputs[name]
         info = model.info
         self._preprocessor = Preprocessor(info.resize, info.width, info.height)
+        self._frames: FrameContext | None = None
+        if isinstance(self.context, FrameContext):
+            self._frames = self.context
+        else:
+            (name,) = self.context.inputs
+            self._images: NDArray[Any] = self.context.inputs[name]
 
     def write(self, index: int, ticket: Ticket) -> Placement:
-        """Preprocess a ticket's frame into place `index` of the batch."""
-        return self._preprocessor.write(ticket.frame.pixels, self._images[index])
+        """Preprocess a ticket's frame into place `index` of the batch.
+
+        Raises:
+            InferenceError: the engine does that itself, and failed.
+        """
+        pixels = ticket.frame.pixels
+        if self._frames is None:
+            return self._preprocessor.write(pixels, self._images[index])
+        window, placement = self._preprocessor.fit(pixels.shape[1], pixels.shape[0])
+        self._frames.write_frame(index, pixels, window.source, window.target)
+        return placement
 
 
 class Worker:
@@ -119,6 +131,7 @@ class Worker:
         stats: where frames and times are counted.
         health: where failures are told.
         max_age_ns: by camera, the age above which a frame is not worth an inference.
+        wanted: whether to take more frames; after its answer has changed, wake the intake.
     """
 
     def __init__(
@@ -131,6 +144,7 @@ class Worker:
         stats: PipelineStats,
         health: Health,
         max_age_ns: Mapping[str, float],
+        wanted: Callable[[], bool],
     ) -> None:
         self._model = model
         self._lanes = lanes
@@ -139,23 +153,31 @@ class Worker:
         self._stats = stats
         self._health = health
         self._max_age_ns = max_age_ns
+        self._wanted = wanted
         self._slots: dict[int, Slot] = {}
 
+    def prepare(self) -> None:
+        """Allocate what the first frame will need, so that it is not late.
+
+        Raises:
+            InferenceError: the engine gives no context.
+        """
+        self._slot(FIRST_BATCH)
+
     def run(self) -> None:
-        """Work until the intake has ended.
+        """Work until the intake has ended or this worker is not wanted any more.
 
         Raises:
             InferenceError: the engine failed too often in a row; load it anew.
         """
-        try:
-            while not self._health.broken and (tickets := self._intake.take(self._model.batch)):
-                self._process(tickets)
-        except InferenceError:
-            self._health.give_up()
-            raise
-        finally:
-            for slot in self._slots.values():
-                slot.context.close()
+        while tickets := self._intake.take(self._model.batch, self._wanted):
+            self._process(tickets)
+
+    def close(self) -> None:
+        """Give the contexts back, in the thread that used them."""
+        for slot in self._slots.values():
+            slot.context.close()
+        self._slots.clear()
 
     def _process(self, tickets: list[Ticket]) -> None:
         open_tickets = list(tickets)

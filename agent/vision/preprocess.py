@@ -66,8 +66,13 @@ class Placement:
 
 
 @dataclass(frozen=True, slots=True)
-class _Window:
-    """Which pixels of the frame go to which pixels of the input: (left, top, right, bottom)."""
+class Window:
+    """Which pixels of the frame go to which pixels of the input: (left, top, right, bottom).
+
+    Attributes:
+        source: part of the frame.
+        target: part of the input; what lies outside is border.
+    """
 
     source: tuple[int, int, int, int]
     target: tuple[int, int, int, int]
@@ -80,25 +85,25 @@ def place(
     return _place(_window(width, height, input_width, input_height, resize), width, height)
 
 
-def _window(width: int, height: int, in_w: int, in_h: int, resize: Resize) -> _Window:
+def _window(width: int, height: int, in_w: int, in_h: int, resize: Resize) -> Window:
     whole = (0, 0, width, height)
     if resize is Resize.STRETCH:
-        return _Window(whole, (0, 0, in_w, in_h))
+        return Window(whole, (0, 0, in_w, in_h))
     if resize is Resize.LETTERBOX:
         ratio = min(in_w / width, in_h / height)
         w = min(in_w, max(1, round(width * ratio)))
         h = min(in_h, max(1, round(height * ratio)))
         left, top = (in_w - w) // 2, (in_h - h) // 2
-        return _Window(whole, (left, top, left + w, top + h))
+        return Window(whole, (left, top, left + w, top + h))
     # Cropping before resizing gives the same picture as the other order, and touches fewer pixels.
     ratio = max(in_w / width, in_h / height)
     w = min(width, max(1, round(in_w / ratio)))
     h = min(height, max(1, round(in_h / ratio)))
     left, top = (width - w) // 2, (height - h) // 2
-    return _Window((left, top, left + w, top + h), (0, 0, in_w, in_h))
+    return Window((left, top, left + w, top + h), (0, 0, in_w, in_h))
 
 
-def _place(window: _Window, width: int, height: int) -> Placement:
+def _place(window: Window, width: int, height: int) -> Placement:
     left, top, right, bottom = window.source
     to_left, to_top, to_right, to_bottom = window.target
     scale_x = (to_right - to_left) / (right - left)
@@ -122,6 +127,11 @@ class Preprocessor:
         self._width = width
         self._height = height
 
+    def fit(self, width: int, height: int) -> tuple[Window, Placement]:
+        """What `write` would do with a frame of this size, for those who do it elsewhere."""
+        window = _window(width, height, self._width, self._height, self._resize)
+        return window, _place(window, width, height)
+
     def write(self, pixels: NDArray[np.uint8], out: NDArray[np.uint8]) -> Placement:
         """Resize one frame into its place.
 
@@ -133,7 +143,7 @@ class Preprocessor:
             Where the frame now lies in `out`.
         """
         height, width = pixels.shape[:2]
-        window = _window(width, height, self._width, self._height, self._resize)
+        window, placement = self.fit(width, height)
         left, top, right, bottom = window.source
         to_left, to_top, to_right, to_bottom = window.target
         # The border costs 0.01 ms; remembering whether it is still there would cost a rule about
@@ -149,7 +159,7 @@ class Preprocessor:
             dst=out[to_top:to_bottom, to_left:to_right],
             interpolation=self._interpolation(right - left),
         )
-        return _place(window, width, height)
+        return placement
 
     def _interpolation(self, source_width: int) -> int:
         # Classifiers are trained on pictures resized with an antialiasing filter. Detectors are

@@ -22,6 +22,7 @@ class FakeContext:
         shape = (batch, *(n or 0 for n in engine.inputs[0].shape[1:]))
         self.inputs = {engine.inputs[0].name: np.zeros(shape, np.uint8)}
         with engine.lock:
+            assert not engine.closed, "a context of a closed engine"
             engine.open_contexts += 1
         self._closed = False
 
@@ -64,5 +65,7 @@ class FakeEngine:
         return FakeContext(self, batch)
 
     def close(self) -> None:
-        assert self.open_contexts == 0, "closed while contexts are open"
-        self.closed = True
+        with self.lock:
+            assert self.open_contexts == 0, "closed while contexts are open"
+            assert not self.closed, "closed twice"
+            self.closed = True

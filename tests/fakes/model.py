@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,7 +27,12 @@ def one_box(images: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def loaded(
-    function: Infer = one_box, *, lanes: int = 1, batch: int = 1, max_batch: int | None = None
+    function: Infer = one_box,
+    *,
+    lanes: int = 1,
+    batch: int = 1,
+    max_batch: int | None = None,
+    precision: str = "fp32",
 ) -> LoadedModel:
     engine = FakeEngine(function, SIZE, lanes, BOXES)
     info = ModelInfo(
@@ -41,4 +48,5 @@ def loaded(
         max_batch=max_batch,
         resize=Resize.LETTERBOX,
     )
-    return LoadedModel(MODEL, info, engine, Decoder(info, PostprocessSettings()), batch)
+    ref = dataclasses.replace(MODEL, precision=precision)
+    return LoadedModel(ref, info, engine, Decoder(info, PostprocessSettings()), batch)

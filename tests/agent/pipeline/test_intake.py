@@ -104,6 +104,67 @@ def test_a_lossless_frame_is_never_exchanged():
     assert intake.newer(ticket) is None
 
 
+def test_only_the_cameras_last_ticket_is_exchanged_so_that_frames_stay_in_order():
+    intake = live("a")
+    tickets = []
+    for index in range(2):
+        intake.put(frame("a", index))
+        tickets += intake.take(1)
+    intake.put(frame("a", 2))
+    assert intake.newer(tickets[0]) is None
+    newer = intake.newer(tickets[1])
+    assert newer is not None
+    assert newer.frame.index == 2
+
+
+def test_who_is_not_wanted_any_more_is_woken_and_gets_nothing():
+    intake = live("a")
+    wanted = threading.Event()
+    wanted.set()
+    taken: list[list[object]] = []
+    worker = threading.Thread(target=lambda: taken.append(list(intake.take(1, wanted.is_set))))
+    worker.start()
+    wanted.clear()
+    intake.wake()
+    worker.join(10)
+    assert taken == [[]]
+    intake.put(frame("a", 0))
+    assert intake.take(1, wanted.is_set) == []
+    assert [t.frame.index for t in intake.take(1)] == [0]
+
+
+def test_a_frame_that_wakes_somebody_retired_goes_to_somebody_who_is_not():
+    intake = live("a")
+    wanted = threading.Event()
+    wanted.set()
+    asked = threading.Semaphore(0)
+
+    def retiring() -> bool:
+        asked.release()
+        return wanted.is_set()
+
+    def staying() -> bool:
+        asked.release()
+        return True
+
+    taken: list[int] = []
+
+    def work(wanted) -> None:
+        taken.extend(t.frame.index for t in intake.take(1, wanted))
+
+    workers = [threading.Thread(target=work, args=(w,)) for w in (retiring, staying)]
+    for worker in workers:
+        worker.start()
+        assert asked.acquire(timeout=10)
+    # Whoever waits first is woken by the frame; he is retired and must pass it on.
+    wanted.clear()
+    intake.put(frame("a", 0))
+    for worker in reversed(workers):
+        worker.join(10)
+        assert not worker.is_alive()
+    assert taken == [0]
+
+
 def test_discarding_counts_by_camera_and_makes_room():
     intake = Intake({"a": True, "b": False}, queue_frames=2)
     intake.put(frame("a", 0))
