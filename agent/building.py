@@ -11,8 +11,9 @@ import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from agent.calibration import pictures, probe_pictures, truths
+from agent.calibration import pictures, probe_pictures
 from agent.gate import Gate
+from agent.groundtruth import truths
 from engines.backend import Product, Progress, Recipe
 from engines.backends import available, unavailable
 from engines.errors import BuildError
