@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import logging
 import os
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 
 from engines.base import TensorSpec
 from engines.errors import BackendError, InferenceError
+from engines.ortproof import computed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
-    from engines.cache import BlobCache
-
-log = logging.getLogger(__name__)
+    from engines.backend import RunOptions
 
 # The C++ API raises these; the package exports no common base under a public name.
 ORT_ERRORS: tuple[type[Exception], ...] = tuple(
@@ -50,34 +48,25 @@ ERROR_SEVERITY = 3
 """ONNX Runtime's logger prints errors and worse only; warnings reach users through our errors."""
 
 
-@dataclass(frozen=True, slots=True)
-class OrtOptions:
-    """How to run a model with ONNX Runtime.
-
-    Attributes:
-        providers: execution providers, best first; each must be installed.
-        arrangement: "latency" runs one inference over `threads` cores; "throughput" runs `threads`
-            inferences at once, each on one core.
-        threads: cores to use.
-        cache: where optimised models are kept, or None for no cache.
-    """
-
-    providers: tuple[str, ...] = (CPU,)
-    arrangement: Literal["latency", "throughput"] = "latency"
-    threads: int = 1
-    cache: BlobCache | None = None
-
-
 class OrtContext:
     """Input arrays of one thread, and output arrays wherever the graph fixes their shapes."""
 
     def __init__(self, session: ort.InferenceSession, batch: int) -> None:
         self._session = session
         self._binding = session.io_binding()
+        self._names = [tensor.name for tensor in session.get_outputs()]
         self.inputs: dict[str, NDArray[Any]] = {}
         self._fixed: dict[str, NDArray[Any]] = {}
         self._open: list[str] = []
-        for tensor in session.get_inputs():
+        try:
+            self._allocate(batch)
+        except MemoryError as error:
+            raise InferenceError(
+                f"not enough memory for the inputs and outputs of batches of {batch}"
+            ) from error
+
+    def _allocate(self, batch: int) -> None:
+        for tensor in self._session.get_inputs():
             shape = _shape(tensor.shape, batch)
             if None in shape or shape[0] != batch:
                 raise InferenceError(
@@ -86,7 +75,7 @@ class OrtContext:
             array = np.zeros([n or 0 for n in shape], DTYPES[tensor.type])
             self.inputs[tensor.name] = array
             self._bind(self._binding.bind_input, tensor.name, array)
-        for tensor in session.get_outputs():
+        for tensor in self._session.get_outputs():
             shape = _shape(tensor.shape, batch)
             if None in shape or tensor.type not in DTYPES:
                 self._open.append(tensor.name)
@@ -95,7 +84,6 @@ class OrtContext:
                 array = np.empty([n or 0 for n in shape], DTYPES[tensor.type])
                 self._fixed[tensor.name] = array
                 self._bind(self._binding.bind_output, tensor.name, array)
-        self._names = [tensor.name for tensor in session.get_outputs()]
 
     @staticmethod
     def _bind(bind: Any, name: str, array: NDArray[Any]) -> None:
@@ -140,12 +128,13 @@ class OrtEngine:
         del self._session
 
 
-def load(model: bytes, precision: str, options: OrtOptions) -> OrtEngine:
+def load(model: bytes, precision: str, options: RunOptions) -> OrtEngine:
     """Load a serialized ONNX model.
 
     Args:
         model: a self-contained ONNX file's bytes.
-        precision: what the graph computes in, told by `engines.describe`.
+        precision: what the graph is said to compute in. It is believed only where that cannot be
+            seen: of graphs without weights, and of other providers than the CPU's.
         options: providers, arrangement and threads.
 
     Raises:
@@ -165,32 +154,25 @@ def load(model: bytes, precision: str, options: OrtOptions) -> OrtEngine:
     settings.inter_op_num_threads = 1
     settings.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-    session = _open_session(model, settings, options)
-    return OrtEngine(session, precision, options.threads if throughput else 1)
+    if options.providers == (CPU,):
+        session, proven = _create_proven(model, settings)
+    else:
+        # Other providers compile their own parts; ONNX Runtime cannot write such a graph.
+        session, proven = _create(model, settings, options.providers), ""
+    return OrtEngine(session, proven or precision, options.threads if throughput else 1)
 
 
-def _open_session(
-    model: bytes, settings: ort.SessionOptions, options: OrtOptions
-) -> ort.InferenceSession:
-    # Other providers compile their own parts; ONNX Runtime cannot save such a graph.
-    if options.cache is None or options.providers != (CPU,):
-        return _create(model, settings, options.providers)
-    key = options.cache.key(model, b"ort", ort.__version__.encode(), _cpu_name())
-    found = options.cache.find(key)
-    if found is not None:
-        settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        try:
-            return _create(str(found), settings, options.providers)
-        except BackendError as error:
-            log.warning("cached model %s is unusable and is made anew: %s", found.name, error)
-            settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-    with options.cache.write(key) as place:
-        settings.optimized_model_filepath = str(place) if place is not None else ""
-        return _create(model, settings, options.providers)
+def _create_proven(model: bytes, settings: ort.SessionOptions) -> tuple[ort.InferenceSession, str]:
+    """Open a session and look at the graph that the runtime made; nothing is written to disk."""
+    descriptor = os.memfd_create("vigia-graph", os.MFD_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        settings.optimized_model_filepath = f"/proc/self/fd/{descriptor}"
+        session = _create(model, settings, (CPU,))
+        return session, computed(onnx.load_from_string(file.read()))
 
 
 def _create(
-    model: bytes | str, settings: ort.SessionOptions, providers: tuple[str, ...]
+    model: bytes, settings: ort.SessionOptions, providers: tuple[str, ...]
 ) -> ort.InferenceSession:
     try:
         return ort.InferenceSession(model, settings, providers=list(providers))
@@ -214,12 +196,6 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
-def _cpu_name() -> bytes:
-    """The processor's model: optimised graphs may use its instructions' layouts."""
-    try:
-        with open("/proc/cpuinfo", "rb") as file:  # noqa: PTH123 - a device file, read in parts
-            lines = file.read(65_536).splitlines()
-    except OSError:
-        return os.uname().machine.encode()
-    wanted = (b"model name", b"flags", b"CPU part", b"Features")
-    return b"|".join(sorted({line for line in lines if line.startswith(wanted)}))
+def version() -> str:
+    """The library's version."""
+    return str(ort.__version__)

@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from engines import ort
-from engines.cache import BlobCache
+from engines.backend import RunOptions
 from engines.errors import BackendError, InferenceError
 from engines.graph import INPUT_NAME, bake
 from tests.engines.graphs import SIZE, convolution, info
@@ -24,7 +24,7 @@ def picture(seed: int) -> np.ndarray:
 
 
 def test_outputs_are_written_into_the_same_memory_each_time():
-    engine = ort.load(baked(), "fp32", ort.OrtOptions())
+    engine = ort.load(baked(), "fp32", RunOptions())
     context = engine.create_context(1)
     context.inputs[INPUT_NAME][0] = picture(0)
     first = context.infer()["output0"]
@@ -38,7 +38,7 @@ def test_outputs_are_written_into_the_same_memory_each_time():
 
 
 def test_contexts_of_one_engine_infer_at_once_without_mixing_up():
-    engine = ort.load(baked(), "fp32", ort.OrtOptions(arrangement="throughput", threads=3))
+    engine = ort.load(baked(), "fp32", RunOptions(arrangement="throughput", threads=3))
     assert engine.lanes == 3
     expected = {}
     for seed in range(3):
@@ -64,15 +64,15 @@ def test_contexts_of_one_engine_infer_at_once_without_mixing_up():
 
 
 def test_the_latency_arrangement_has_one_lane():
-    assert ort.load(baked(), "fp32", ort.OrtOptions(threads=2)).lanes == 1
+    assert ort.load(baked(), "fp32", RunOptions(threads=2)).lanes == 1
 
 
 def test_a_dynamic_batch_runs_at_every_size_and_a_fixed_one_only_at_its_own():
-    engine = ort.load(baked("n"), "fp32", ort.OrtOptions())
+    engine = ort.load(baked("n"), "fp32", RunOptions())
     for batch in (1, 3):
         assert len(engine.create_context(batch).infer()["output0"]) == batch
     with pytest.raises(InferenceError, match="not batches of 2"):
-        ort.load(baked(), "fp32", ort.OrtOptions()).create_context(2)
+        ort.load(baked(), "fp32", RunOptions()).create_context(2)
 
 
 def test_an_output_whose_shape_depends_on_the_data_is_returned_too():
@@ -80,7 +80,7 @@ def test_an_output_whose_shape_depends_on_the_data_is_returned_too():
     model.graph.node.append(helper.make_node("NonZero", ["output0"], ["where"]))
     shape = [4, "found"]
     model.graph.output.append(helper.make_tensor_value_info("where", TensorProto.INT64, shape))
-    engine = ort.load(bake(model, info()).SerializeToString(), "fp32", ort.OrtOptions())
+    engine = ort.load(bake(model, info()).SerializeToString(), "fp32", RunOptions())
     context = engine.create_context(1)
     context.inputs[INPUT_NAME][0] = picture(0)
     outputs = context.infer()
@@ -89,47 +89,39 @@ def test_an_output_whose_shape_depends_on_the_data_is_returned_too():
 
 def test_a_provider_that_is_not_installed_is_named_with_those_that_are():
     with pytest.raises(BackendError, match=r"Nonsense.*CPUExecutionProvider"):
-        ort.load(baked(), "fp32", ort.OrtOptions(providers=("Nonsense",)))
+        ort.load(baked(), "fp32", RunOptions(providers=("Nonsense",)))
+
+
+def test_more_memory_than_there_is_is_an_error_of_ours():
+    engine = ort.load(baked("n"), "fp32", RunOptions())
+    with pytest.raises(InferenceError, match="not enough memory"):
+        engine.create_context(1 << 50)
+
+
+def test_float16_weights_are_reported_as_what_the_processor_makes_of_them():
+    model = bake(convolution(TensorProto.FLOAT16), info(TensorProto.FLOAT16))
+    assert ort.load(model.SerializeToString(), "fp16", RunOptions()).precision == "fp32"
+
+
+def test_without_weights_the_word_of_the_file_is_taken():
+    node = helper.make_node("Identity", ["a"], ["b"])
+    a, b = (helper.make_tensor_value_info(n, TensorProto.FLOAT16, [1, 2]) for n in "ab")
+    model = helper.make_model(
+        helper.make_graph([node], "g", [a], [b]), opset_imports=[helper.make_opsetid("", 17)],
+        ir_version=8,
+    )  # fmt: skip
+    assert ort.load(model.SerializeToString(), "fp16", RunOptions()).precision == "fp16"
+
+
+def test_looking_at_the_graph_writes_no_file_and_leaks_no_descriptor(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(20):
+        ort.load(baked(), "fp32", RunOptions())
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before + 1
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_bytes_that_are_no_model_are_refused():
     with pytest.raises(BackendError, match="refuses the model"):
-        ort.load(b"\x08garbage", "fp32", ort.OrtOptions())
-
-
-def test_the_optimised_model_is_cached_and_gives_the_same_answers(tmp_path: Path):
-    cache = BlobCache(tmp_path)
-    answers = []
-    for _ in range(2):
-        engine = ort.load(baked(), "fp32", ort.OrtOptions(cache=cache))
-        context = engine.create_context(1)
-        context.inputs[INPUT_NAME][0] = picture(0)
-        answers.append(context.infer()["output0"].copy())
-        assert len(list(tmp_path.glob("*.bin"))) == 1
-    np.testing.assert_array_equal(*answers)
-
-
-def test_a_cached_file_that_the_runtime_refuses_is_made_anew(tmp_path: Path):
-    cache = BlobCache(tmp_path)
-    ort.load(baked(), "fp32", ort.OrtOptions(cache=cache))
-    (path,) = tmp_path.glob("*.bin")
-    key = path.stem.split("-")[0]
-    path.unlink()
-    with cache.write(key) as place:
-        place.write_bytes(b"intact, but no model")
-    engine = ort.load(baked(), "fp32", ort.OrtOptions(cache=cache))
-    assert engine.create_context(1).infer()["output0"].shape == (1, 4, SIZE, SIZE)
-
-
-def test_a_cached_model_is_what_is_loaded(tmp_path: Path):
-    cache = BlobCache(tmp_path)
-    plain = ort.load(baked(), "fp32", ort.OrtOptions(cache=cache)).create_context(1)
-    (path,) = tmp_path.glob("*.bin")
-    key = path.stem.split("-")[0]
-    path.unlink()
-    with cache.write(key) as place:
-        place.write_bytes(bake(convolution(branch=True), info()).SerializeToString())
-    other = ort.load(baked(), "fp32", ort.OrtOptions(cache=cache)).create_context(1)
-    for context in (plain, other):
-        context.inputs[INPUT_NAME][0] = picture(0)
-    assert not np.array_equal(plain.infer()["output0"], other.infer()["output0"])
+        ort.load(b"\x08garbage", "fp32", RunOptions())
