@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 OLDEST = (8, 5)
 """Named tensors, `execute_async_v3` and memory pools all exist from here on."""
 
-BROKEN = {
+BROKEN: dict[tuple[int, ...], str] = {
     (10, 2, 0): "it asks for a resource library that exists on Windows only",
 }
 """Releases that cannot build on Linux, and why."""
@@ -40,36 +40,26 @@ DTYPES: dict[str, type[np.generic]] = {
 }
 """Our own table: TensorRT 8.5's `nptype` needs a NumPy that no supported Python has."""
 
-ADVICE = (
-    (
-        "libnvdla_compiler",
+ADVICE = {
+    "libnvdla_compiler": (
         "this TensorRT belongs to an older JetPack than the system; install the tensorrt and "
-        "python3-libnvinfer packages of this JetPack (7 or newer)",
+        "python3-libnvinfer packages of this JetPack (7 or newer)"
     ),
-    (
-        "No module named",
+    "No module named": (
         "on a Jetson: apt install python3-libnvinfer, and make the virtual environment with "
-        "--system-site-packages; elsewhere: pip install tensorrt",
+        "--system-site-packages; elsewhere: pip install tensorrt"
     ),
-    (
-        "libcuda.so",
-        "the NVIDIA driver is not installed, or the container was started without --gpus",
-    ),
-    (
-        "libnvinfer",
+    "libcuda.so": "the NVIDIA driver is not installed, or the container was started without --gpus",
+    "libnvinfer": (
         "TensorRT's own libraries are not found; install the tensorrt package that belongs to "
-        "the Python module",
+        "the Python module"
     ),
-    (
-        "libcudart",
-        "the CUDA runtime that this TensorRT was built for is not installed",
-    ),
-    (
-        "undefined symbol",
+    "libcudart": "the CUDA runtime that this TensorRT was built for is not installed",
+    "undefined symbol": (
         "the Python module and TensorRT's libraries are of different versions; install both "
-        "from one package source",
+        "from one package source"
     ),
-)
+}
 """Part of an import error's text -> what to do about it; the first that fits counts."""
 
 FOREIGN = re.compile(
@@ -79,9 +69,7 @@ FOREIGN = re.compile(
 )
 """Log lines that say a plan is of another version or device, or damaged."""
 
-OUT_OF_MEMORY = re.compile(
-    r"out of memory|outofmemory|insufficient (device )?memory", re.IGNORECASE
-)
+OUT_OF_MEMORY = re.compile(r"out ?of ?memory|insufficient (device )?memory", re.IGNORECASE)
 """Log lines that say memory is short."""
 
 
@@ -104,7 +92,7 @@ class IoTensor:
 
 def import_advice(error: str) -> str:
     """What to do about an import that failed with this text."""
-    return next((advice for part, advice in ADVICE if part in error), "reinstall TensorRT")
+    return next((advice for part, advice in ADVICE.items() if part in error), "reinstall TensorRT")
 
 
 def version_refusal(version: str) -> str:

@@ -1,4 +1,4 @@
-"""What TensorRT says, kept until somebody asks: its calls fail with None and one line in the log."""
+"""What TensorRT says, kept until somebody asks: its calls fail with None and a line in the log."""
 
 from __future__ import annotations
 
