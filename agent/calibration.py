@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
+from agent.picturechoice import choose, spread
 from agent.picturesource import open_source
 from agent.vision.preprocess import BORDER, Placement, Preprocessor, place
 from engines.errors import CalibrationError
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from agent.picturechoice import Choice
     from agent.picturesource import PictureSource
     from engines.images import Images
     from engines.model import ModelInfo
@@ -42,14 +43,11 @@ MIN_PICTURES = 16
 MIN_SHARE = 0.5
 """Least share of the chosen pictures that must be readable."""
 
-HELD_OUT = 64
-"""Pictures that are held out for the gate, where there are enough; else a third of all."""
-
-RUN = 8
-"""The held-out pictures are runs of about this many neighbours, spread over all."""
-
 FLAT = 2
 """Grey levels between a picture's darkest and brightest sample, at most, if it shows one colour."""
+
+SAMPLED = 16
+"""Pixels from one that is looked at first to the next."""
 
 KEPT_BYTES = 256 * 2**20
 """Prepared pictures that stay in memory at the most; the others are decoded at each pass."""
@@ -77,19 +75,6 @@ class Picture:
     key: str
     pixels: NDArray[np.uint8]
     placement: Placement
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """Which candidates are used for what; both in rising order and without a common one."""
-
-    calibration: tuple[int, ...]
-    held_out: tuple[int, ...]
-
-    @property
-    def all(self) -> list[int]:
-        """Both, in rising order."""
-        return sorted((*self.calibration, *self.held_out))
 
 
 class PictureSet:
@@ -127,6 +112,18 @@ class PictureSet:
 
     def __iter__(self) -> Iterator[NDArray[np.uint8]]:
         return (picture.pixels for picture in self.placed())
+
+    def prepared_for(self, info: ModelInfo, limit: int | None = None) -> PictureSet:
+        """The same pictures prepared for another model; `limit` takes so many of them, evenly."""
+        chosen = self._indices if limit is None else spread(self._indices, limit)
+        same = (info.width, info.height, info.resize) == (
+            self.info.width,
+            self.info.height,
+            self.info.resize,
+        )
+        options = [self.digest, list(chosen), info.width, info.height, info.resize.value]
+        digest = f"sha256:{hashlib.sha256(json.dumps(options).encode()).hexdigest()}"
+        return PictureSet(self._source, info, chosen, digest, self._kept if same else {})
 
     def placed(self) -> Iterator[Picture]:
         """Give the pictures with their placements.
@@ -168,37 +165,6 @@ class ProbeSet:
 
     def __iter__(self) -> Iterator[NDArray[np.uint8]]:
         return iter(self._pictures)
-
-
-def choose(count: int, limit: int, gap: int) -> Choice:
-    """Choose pictures for both uses, each spread evenly.
-
-    The held-out ones are runs of neighbours. Candidates nearer than `gap` to a run (but at most
-    half its length) are not used for calibration: what a model is judged by is then not what it was
-    calibrated with, even where neighbours look alike.
-
-    Args:
-        count: candidates.
-        limit: calibration pictures at the most.
-        gap: candidates nearer to each other than this show almost the same.
-    """
-    held = min(HELD_OUT, count // 3)
-    total = min(count, limit + held)
-    # With few calibration pictures the held-out ones are most; they lie in a third at the most.
-    share = min(held / total, 1 / 3) if total else 0.0
-    blocks = max(1, held // RUN)
-    period = count / blocks
-    run = math.ceil(period * share)
-    margin = max(0, min(gap - 1, run // 2))
-    held_places: list[int] = []
-    other_places: list[int] = []
-    for block in range(blocks):
-        begin, end = round(block * period), round((block + 1) * period)
-        start = (begin + end - run) // 2
-        held_places += range(start, start + run)
-        other_places += range(begin, start - margin)
-        other_places += range(start + run + margin, end)
-    return Choice(_spread(other_places, total - held), _spread(held_places, held))
 
 
 def pictures(path: Path, info: ModelInfo, limit: int) -> tuple[PictureSet, PictureSet]:
@@ -279,12 +245,6 @@ def placed(images: Images, info: ModelInfo) -> Iterator[Picture]:
         yield Picture(str(number), pixels, whole)
 
 
-def _spread(places: Sequence[int], wanted: int) -> tuple[int, ...]:
-    """`wanted` of the places, evenly; all if there are no more."""
-    number = min(wanted, len(places))
-    return tuple(places[(2 * i + 1) * len(places) // (2 * number)] for i in range(number))
-
-
 def _digests(source: PictureSource, choice: Choice, info: ModelInfo, limit: int) -> tuple[str, str]:
     """Of the calibration and of the held-out pictures."""
     options = [RECIPE, limit, source.count, info.width, info.height, info.resize.value]
@@ -312,8 +272,12 @@ def _prepared(
 
 
 def _is_flat(pixels: NDArray[np.uint8]) -> bool:
-    samples = pixels.reshape(-1, 3)
-    return bool((samples.max(axis=0) - samples.min(axis=0) <= FLAT).all())
+    few = pixels[::SAMPLED, ::SAMPLED]
+    # Most pictures betray themselves at once; all pixels of every one would take most of the time.
+    return all(
+        bool((part.max(axis=(0, 1)) - part.min(axis=(0, 1)) <= FLAT).all())
+        for part in (few, pixels)
+    )
 
 
 def _require_usable(path: Path, good: int, faults: Sequence[str], flat: int) -> None:

@@ -21,6 +21,10 @@ MIN_TOP1, MIN_TOP1_INT8 = 0.99, 0.98
 MIN_BOXES = 10
 """With fewer objects in all pictures, shares of them say nothing."""
 
+SPARE_BOXES = 2
+"""So many objects may be lost, or invented, whatever share of all they are: of two boxes that
+suppress each other, rounding decides which one stays."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -87,12 +91,12 @@ def box_faults(boxes: BoxFigures, scores: Scores, limit: Limits, *, int8: bool) 
     """Sentences about objects that were lost, invented or scored differently."""
     at = limit.match_iou
     if boxes.reference >= MIN_BOXES:
-        if scores.candidate == 0:
+        if scores.candidate <= 0:
             yield (
                 f"every score is 0, where the reference's reach {scores.reference:.2f}: the "
                 "model's last layers were quantised; keep them in floating point"
             )
-        if boxes.matched[at] < limit.min_matched:
+        if _too_many(boxes.matched[at], boxes.reference, limit):
             yield (
                 f"{boxes.matched[at]:.1%} of {boxes.reference} objects are kept at IoU {at:g}, "
                 f"at least {limit.min_matched:.1%} are needed"
@@ -107,11 +111,17 @@ def box_faults(boxes: BoxFigures, scores: Scores, limit: Limits, *, int8: bool) 
             f"the reference finds {boxes.reference} objects in the pictures: int8 cannot be judged "
             f"by fewer than {MIN_BOXES}; give pictures that show what the model is to find"
         )
-    if boxes.candidate >= MIN_BOXES and boxes.supported[at] < limit.min_matched:
+    if _too_many(boxes.supported[at], boxes.candidate, limit):
         yield (
             f"{1 - boxes.supported[at]:.1%} of {boxes.candidate} objects are none of the "
             f"reference's at IoU {at:g}, at most {1 - limit.min_matched:.1%} is allowed"
         )
+
+
+def _too_many(share: float, total: int, limit: Limits) -> bool:
+    """Whether more objects have no partner than may have none."""
+    alone = round((1 - share) * total)
+    return share < limit.min_matched and alone > SPARE_BOXES
 
 
 def top1_faults(top1: float, limit: Limits) -> Iterator[str]:

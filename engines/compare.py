@@ -13,12 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from engines.errors import EngineError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
     Parts = Mapping[str, NDArray[Any]]
+
+
+class OutputsDifferError(EngineError):
+    """Two engines cannot be compared: their outputs have other names or shapes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +63,11 @@ class Verdict:
         passed: whether it may serve.
         figures: everything that was measured, as JSON values.
         reasons: why it did not pass: sentences with figures and limits.
-        notes: what must be known to read the figures: what could not be judged, and why.
     """
 
     passed: bool
     figures: Mapping[str, object] = field(default_factory=dict)
     reasons: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -90,14 +94,16 @@ class Comparison:
             candidate: the same names and shapes.
 
         Raises:
-            ValueError: names or shapes differ.
+            OutputsDifferError: names or shapes differ.
         """
         if reference.keys() != candidate.keys():
-            raise ValueError(f"outputs are {sorted(candidate)} instead of {sorted(reference)}")
+            raise OutputsDifferError(
+                f"its outputs are {', '.join(candidate)} instead of {', '.join(reference)}"
+            )
         for name, expected in reference.items():
             if expected.shape != candidate[name].shape:
-                raise ValueError(
-                    f"{name} has shape {list(candidate[name].shape)} instead of "
+                raise OutputsDifferError(
+                    f"its {name} have shape {list(candidate[name].shape)} instead of "
                     f"{list(expected.shape)}"
                 )
         for name, expected in reference.items():
