@@ -139,7 +139,7 @@ def _select(plans: Plans, tell: Callable[[Progress], None]) -> tuple[Selection, 
         ).select()
     finally:
         reference.close()
-    used = {
+    used: dict[str, object] = {
         "calibration": 0 if calibration is None else len(calibration),
         "judged": len(held_out),
         "synthetic": calibration is None,
@@ -192,7 +192,7 @@ def _product(
     if kept is not None:
         return Product(kept.blob, str(kept.sidecar.get("route")), facts={"kept": True})
     product = built(backend, recipe, source, plans.options, tell)
-    if product.facts[BUILD_S] >= EXPENSIVE_BUILD_S:
+    if float(str(product.facts[BUILD_S])) >= EXPENSIVE_BUILD_S:
         sidecar = {
             "model": plans.info.name,
             "backend": backend.name,

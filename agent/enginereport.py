@@ -56,11 +56,12 @@ def table(report: Mapping[str, Any]) -> Table:
 
 def summary(report: Report) -> Text:
     """One sentence: what serves, and where it is kept."""
-    chosen = report.value.get("chosen", {})
+    value: Mapping[str, Any] = report.value
+    chosen = value.get("chosen", {})
     speedup = chosen.get("speedup")
     times = f", {speedup:.2f} x FP32 on ONNX Runtime" if speedup else ""
     found = "found in the cache" if report.cached else "built"
-    pictures = report.value.get("pictures", {})
+    pictures = value.get("pictures", {})
     note = (
         "; judged on drawn pictures only: give calibration pictures for a proof on your own"
         if pictures.get("synthetic")

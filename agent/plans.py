@@ -10,7 +10,7 @@ import hashlib
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from agent.calibration import pictures_digest
 from agent.config import ModelConfig
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from engines.backend import Backend, Options
     from engines.base import Engine
+    from engines.canonical import JSON
     from engines.model import ModelInfo
     from engines.plan import Plan
 
@@ -176,7 +177,7 @@ class Plans:
             raise ModelFileError(f"{file.path} was replaced while it was being used; start again")
         return file.model
 
-    def model_parts(self) -> dict[str, object]:
+    def model_parts(self) -> dict[str, JSON]:
         """What of the model an engine depends on, for a key."""
         info = self.info
         return {
@@ -191,10 +192,9 @@ class Plans:
             "names": list(info.names),
         }
 
-    def option_parts(self) -> dict[str, object]:
+    def option_parts(self) -> dict[str, JSON]:
         """What of the options an engine depends on, for a key."""
-        options = _plain(asdict(self.options))
-        assert isinstance(options, dict)
+        options: dict[str, Any] = _plain(asdict(self.options))
         # Where timing caches lie changes how long a build takes, not what it makes.
         del options["tensorrt"]["timing_folder"]
         return options
@@ -258,7 +258,7 @@ def _file_digest(path: Path) -> str:
         ) from error
 
 
-def _plain(value: object) -> object:
+def _plain(value: Any) -> Any:
     """JSON's own types only: tuples become lists, paths texts."""
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
