@@ -10,20 +10,24 @@ import functools
 import logging
 import secrets
 import signal
+import threading
 from typing import TYPE_CHECKING
 
 import anyio
 import anyio.to_thread
 
+from agent.builder import Builder
 from agent.capture.base import is_live
 from agent.capture.camera import Camera
 from agent.device import HostProbe, device_id, hardware
 from agent.errors import ConfigError
 from agent.memory import limit_arenas
-from agent.models import load_model
+from agent.modelslot import ModelSlot
 from agent.mqtt import MqttClient
 from agent.pipeline.pipeline import CameraPlan, Pipeline
+from agent.plans import PlanRequest, default_cache_dir
 from agent.publish import Publisher
+from agent.slotengines import PlannedEngines
 from agent.tls import client_context
 from agent.versions import versions
 from agent.wire import messages
@@ -31,8 +35,6 @@ from agent.wire.schema import CAMERA_STATUS, INFO, MODEL_STATE, TELEMETRY
 from agent.wire.topics import Topics
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from agent.capture.camera import CameraStatus
     from agent.config import Config
     from agent.pipeline.worker import LoadedModel
@@ -47,6 +49,9 @@ LAST_INFERENCE_S = 0.3
 
 FLUSH_TIMEOUT_S = 0.6
 """Time, twice, for the broker to acknowledge; with `pipeline.shutdown_timeout_s` below 5 s."""
+
+BUILDER_STOP_S = 0.3
+"""Time for a build that was ended at the beginning of the stop to be cleared away."""
 
 POLL_S = 0.5
 """How often a waiting helper thread looks whether the event loop still wants it."""
@@ -92,13 +97,17 @@ class Agent:
         )
         self._host = HostProbe()
         self._stopping = False
+        # Held while a retained message is made and handed over, or an older one could come later.
+        self._telling = threading.Lock()
+        self._slots = {name: self._slot(name) for name in config.models}
         self._pipeline = Pipeline(
             cameras={name: self._plan(name) for name in self._enabled},
-            models={name: self._loader(name) for name in config.models},
+            models={name: functools.partial(self._load, name) for name in config.models},
             sink=self._publisher,
             queue_frames=config.pipeline.queue_frames,
             changed=self._models_changed,
         )
+        self._builder = Builder(self._slots, self._pipeline)
 
     async def serve(self) -> None:
         """Start everything, wait for the end, stop everything.
@@ -113,6 +122,7 @@ class Agent:
                 log.error("model %s: %s; it is tried again", slot, error)
             self._announce()
             self._pipeline.start()
+            self._builder.start()
             ended = anyio.Event()
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._await_signal, ended)
@@ -129,15 +139,23 @@ class Agent:
         feed = Camera(name, camera, functools.partial(self._camera_changed, name))
         return CameraPlan(feed, camera.model, camera.max_age_ms)
 
-    def _loader(self, slot: str) -> Callable[[], LoadedModel]:
-        live = any(is_live(c) for c in self._enabled.values() if c.model == slot)
-        return functools.partial(
-            load_model,
-            slot,
-            self._config.models[slot],
-            live=live,
-            cache_dir=self._config.pipeline.cache_dir,
+    def _slot(self, name: str) -> ModelSlot:
+        users = [c for c in self._enabled.values() if c.model == name]
+        settings = self._config.pipeline
+        request = PlanRequest(
+            name,
+            self._config.models[name],
+            live=any(is_live(camera) for camera in users),
+            cache_dir=settings.cache_dir or default_cache_dir(),
+            cache_max_mb=settings.cache_max_mb,
         )
+        return ModelSlot(request, PlannedEngines, functools.partial(self._tell_model, name))
+
+    def _load(self, name: str) -> LoadedModel:
+        model = self._slots[name].load()
+        # What serves at once comes first; whether it can be bettered is a question for later.
+        self._builder.want(name)
+        return model
 
     async def _await_signal(self, ended: anyio.Event) -> None:
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
@@ -177,28 +195,37 @@ class Agent:
 
     def _announce(self) -> None:
         """Publish what this device is and which models it runs; retained."""
-        models = [
-            (slot, runner.model.ref)
-            for slot, runner in self._pipeline.runners.items()
-            if runner.model is not None
-        ]
-        self._client.set_retained(
-            self._topics.info,
-            messages.encode_info(
+        with self._telling:
+            models = {
+                slot: model.ref
+                for slot, runner in self._pipeline.runners.items()
+                if (model := runner.model) is not None
+            }
+            payload = messages.encode_info(
                 device=self._device,
                 boot=self._boot,
                 hardware=hardware(),
                 versions=versions(),
-                models=dict(models),
+                models=models,
                 cameras=sorted(self._config.cameras),
-            ),
-            INFO,
-        )
-        for slot, ref in models:
-            state = messages.encode_model_state(self._device, self._boot, ref)
-            self._client.set_retained(self._topics.model_state(slot), state, MODEL_STATE)
+            )
+            self._client.set_retained(self._topics.info, payload, INFO)
+        for slot in self._pipeline.runners:
+            self._tell_model(slot)
         for name in set(self._config.cameras) - set(self._enabled):
             self._camera_changed(name, Camera.disabled())
+
+    def _tell_model(self, slot: str) -> None:
+        """Publish what a slot runs and how the building of its engine goes; retained."""
+        with self._telling:
+            model = self._pipeline.runners[slot].model
+            build = self._slots[slot].state
+            if model is None and build is None:
+                return
+            payload = messages.encode_model_state(
+                self._device, self._boot, slot, None if model is None else model.ref, build
+            )
+            self._client.set_retained(self._topics.model_state(slot), payload, MODEL_STATE)
 
     def _camera_changed(self, name: str, status: CameraStatus) -> None:
         log.info("camera %s: %s%s", name, status.state, f": {status.reason}" * bool(status.reason))
@@ -225,6 +252,7 @@ class Agent:
         """End in the order of the road; each step has its own time."""
         self._stopping = True
         self._client.set_state("stopping")
+        self._builder.cancel()
         self._pipeline.stop()
         try:
             if not self._pipeline.wait(self._config.pipeline.shutdown_timeout_s):
@@ -232,6 +260,7 @@ class Agent:
                 self._pipeline.abandon()
             if self._pipeline.wait(LAST_INFERENCE_S):
                 self._pipeline.close()
+            self._builder.close(BUILDER_STOP_S)
         finally:
             self._publisher.close(FLUSH_TIMEOUT_S)
             self._telemetry()

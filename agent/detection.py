@@ -82,8 +82,8 @@ class ModelRef:
         slot: name of the model in the configuration.
         name: the model's own name, by default the file's stem.
         digest: "sha256:" + hex digest of the ONNX file.
-        backend: "onnxruntime" or "tensorrt".
-        precision: "fp32", "fp16", "int8" or "mixed".
+        backend: "onnxruntime", "openvino" or "tensorrt".
+        precision: "fp32", "bf16", "fp16", "int8" or "mixed".
         names: class names by class id.
     """
 

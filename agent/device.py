@@ -40,6 +40,11 @@ def hardware() -> dict[str, object]:
     }
 
 
+def memory_available() -> int:
+    """Memory that can still be had without swapping, bytes."""
+    return int(psutil.virtual_memory().available)
+
+
 class HostProbe:
     """Load of the process and the machine; CPU shares are since the previous look."""
 
@@ -53,7 +58,7 @@ class HostProbe:
             "cpu_percent": psutil.cpu_percent(),
             "process_cpu_percent": self._process.cpu_percent(),
             "process_rss_bytes": self._process.memory_info().rss,
-            "memory_available_bytes": psutil.virtual_memory().available,
+            "memory_available_bytes": memory_available(),
         }
         # Not every system that psutil runs on has sensors.
         sensors: dict[str, list[Any]] = getattr(psutil, "sensors_temperatures", dict)()

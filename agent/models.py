@@ -64,7 +64,17 @@ def load_ready(plans: Plans) -> LoadedModel:
             return load_plan(plans, plan)
     except (EngineError, ConfigError) as error:
         log.warning("model %s: %s; FP32 on ONNX Runtime serves", plans.request.slot, error)
-    return _loaded(plans, _load_reference(plans))
+    return load_reference(plans)
+
+
+def load_reference(plans: Plans) -> LoadedModel:
+    """Load FP32 on ONNX Runtime, whatever has been built.
+
+    Raises:
+        EngineError: it cannot be loaded.
+        ConfigError: settings that do not fit the model.
+    """
+    return _loaded(plans, _reference(plans))
 
 
 def load_plan(plans: Plans, plan: Plan) -> LoadedModel:
@@ -77,7 +87,7 @@ def load_plan(plans: Plans, plan: Plan) -> LoadedModel:
     return _loaded(plans, plans.load(plan))
 
 
-def _load_reference(plans: Plans) -> Engine:
+def _reference(plans: Plans) -> Engine:
     model = bake(plans.read_model(), plans.info)
     return ort.load(model.SerializeToString(), plans.info.precision, plans.options.run)
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from agent.detection import ModelRef, Result
+    from agent.wire.buildstate import BuildState
 
 BOX_DIGITS = 5
 """Decimals of a normalised coordinate: wrong by at most 0.02 pixels in a 4K picture."""
@@ -159,18 +160,37 @@ def encode_info(
     )
 
 
-def encode_model_state(device: str, boot: str, ref: ModelRef, *, ts: float | None = None) -> bytes:
-    """Which model a slot runs."""
-    return _encode(
-        {
-            "schema": MODEL_STATE,
-            "device": device,
-            "boot": boot,
-            "ts": _wall(ts),
-            "slot": ref.slot,
-            "active": _model(ref),
-        }
-    )
+def encode_model_state(
+    device: str,
+    boot: str,
+    slot: str,
+    active: ModelRef | None,
+    build: BuildState | None = None,
+    *,
+    ts: float | None = None,
+) -> bytes:
+    """Which model a slot runs, and how the building of a better engine goes.
+
+    Args:
+        device: device id.
+        boot: id of this run of the agent.
+        slot: name of the model in the configuration.
+        active: what serves; None while nothing does.
+        build: None if nothing is known of it yet.
+        ts: seconds since the epoch; now if None.
+    """
+    message: dict[str, object] = {
+        "schema": MODEL_STATE,
+        "device": device,
+        "boot": boot,
+        "ts": _wall(ts),
+        "slot": slot,
+    }
+    if active is not None:
+        message["active"] = _model(active)
+    if build is not None:
+        message["build"] = build.as_dict()
+    return _encode(message)
 
 
 def encode_camera_status(

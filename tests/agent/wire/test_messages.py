@@ -16,6 +16,7 @@ from agent.detection import Detections, Mask, ModelRef, Result, StageTimes
 from agent.errors import WireError
 from agent.vision import rle
 from agent.wire import messages
+from agent.wire.buildstate import MAX_REASON, BuildState
 from agent.wire.reading import MAX_MESSAGE_BYTES, parse, parse_detections
 from agent.wire.schema import (
     CAMERA_STATUS,
@@ -187,7 +188,64 @@ def test_camera_status_is_valid():
 
 
 def test_model_state_is_valid():
-    assert valid(messages.encode_model_state("d", "b", MODEL), MODEL_STATE)["slot"] == "main"
+    message = valid(messages.encode_model_state("d", "b", "main", MODEL), MODEL_STATE)
+    assert message["slot"] == "main"
+    assert message["active"]["name"] == "m"
+    assert "build" not in message
+
+
+def test_while_nothing_serves_there_is_no_active_model():
+    state = BuildState("building", step="loading", candidate=("tensorrt", "int8"), started=5.0)
+    message = valid(messages.encode_model_state("d", "b", "main", None, state), MODEL_STATE)
+    assert "active" not in message
+    assert message["build"]["candidate"] == {"backend": "tensorrt", "precision": "int8"}
+
+
+REPORT = {
+    "candidates": [
+        {
+            "backend": "openvino",
+            "precision": "bf16",
+            "taken": False,
+            "reason": "0.90 x",
+            "route": "bf16",
+            "p50_ms": 12.5,
+            "speedup": 1.5,
+            "gate": {"cosine": 0.99, "matched": 1.0, "score_drift": 0.01, "map_loss": -0.001},
+        }
+    ],
+    "chosen": {"backend": "onnxruntime", "precision": "int8", "route": "q/dq"},
+    "speedup": 2.5,
+    "spent_s": 12.1,
+    "judged": 64,
+    "synthetic": False,
+}
+
+build_states = st.builds(
+    BuildState,
+    state=st.sampled_from(["none", "building", "ready", "failed"]),
+    step=st.text(max_size=20),
+    done=st.integers(0, 1000),
+    total=st.integers(0, 1000),
+    candidate=st.none() | st.tuples(st.just("tensorrt"), st.sampled_from(["fp16", "int8"])),
+    reason=st.text(max_size=50) | st.text(min_size=3 * MAX_REASON, max_size=3 * MAX_REASON),
+    started=st.none() | st.floats(0, 2e9),
+    ended=st.none() | st.floats(0, 2e9),
+    report=st.none() | st.just(REPORT),
+)
+
+
+@given(build_states)
+def test_every_state_of_a_build_is_valid_and_says_what_it_holds(state):
+    message = valid(messages.encode_model_state("d", "b", "main", MODEL, state), MODEL_STATE)
+    build = message["build"]
+    assert build["state"] == state.state
+    assert build.get("step", "") == state.step
+    assert build.get("total", 0) == state.total
+    assert build.get("report") == state.report
+    assert len(build.get("reason", "")) <= MAX_REASON
+    assert build.get("started", state.started) == pytest.approx(state.started, abs=1e-3)
+    assert None not in build.values()
 
 
 def test_info_leaves_out_what_is_not_installed():

@@ -1,0 +1,54 @@
+"""The engines of a model slot, by the plan cache: what is ready, and what was built."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agent.models import load_plan, load_ready, load_reference
+from agent.plans import Plans
+from engines.selection import REFERENCE
+
+if TYPE_CHECKING:
+    from agent.pipeline.worker import LoadedModel
+    from agent.plans import PlanRequest
+    from engines.plan import Plan
+
+
+class PlannedEngines:
+    """Implements `agent.modelslot.Engines`.
+
+    Args:
+        request: which slot, with which settings.
+
+    Raises:
+        EngineError: the model file cannot be used.
+        ConfigError: settings that do not fit it.
+    """
+
+    def __init__(self, request: PlanRequest) -> None:
+        self._plans = Plans(request)
+
+    @property
+    def reference(self) -> tuple[str, str]:
+        """See `agent.modelslot.Engines`."""
+        return REFERENCE[0], self._plans.info.precision
+
+    def load_ready(self) -> LoadedModel:
+        """See `agent.modelslot.Engines`."""
+        return load_ready(self._plans)
+
+    def load_reference(self) -> LoadedModel:
+        """See `agent.modelslot.Engines`."""
+        return load_reference(self._plans)
+
+    def wanted(self) -> bool:
+        """See `agent.modelslot.Engines`."""
+        return self._plans.wanted()
+
+    def find(self) -> Plan | None:
+        """See `agent.modelslot.Engines`."""
+        return self._plans.find()
+
+    def load(self, plan: Plan) -> LoadedModel:
+        """See `agent.modelslot.Engines`."""
+        return load_plan(self._plans, plan)
