@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -30,7 +29,6 @@ from rich.table import Table
 from agent.benchmark import engine_rate, live_ages
 from agent.capture.camera import Camera
 from agent.config import CameraConfig, ModelConfig, MqttConfig
-from agent.device import hardware
 from agent.models import load_model
 from agent.mqtt import MqttClient
 from agent.pipeline.pipeline import CameraPlan, Pipeline
@@ -41,6 +39,7 @@ from agent.vision.preprocess import Preprocessor, place
 from agent.wire.messages import encode_detections
 from agent.wire.topics import Topics
 from engines.model import Resize
+from tests.bench.machine import machine
 from tests.bench.naive import Naive
 from tests.bench.outage import outages
 from tests.bench.yolov8n import build
@@ -326,17 +325,6 @@ def memory(rig: Rig, seconds: float) -> dict[str, Any]:
         "first_third_mb": round(statistics.median(samples[:third]), 1),
         "last_third_mb": round(statistics.median(samples[-third:]), 1),
     }
-
-
-def machine() -> dict[str, Any]:
-    """What this was measured on."""
-    name = platform.processor()
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            name = line.partition(":")[2].strip()
-            break
-    facts = {k: v for k, v in hardware().items() if k not in ("model", "agent")}
-    return {**facts, "processor": name, "usable_cores": len(os.sched_getaffinity(0))}
 
 
 def targets(report: dict[str, Any]) -> list[dict[str, Any]]:
