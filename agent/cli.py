@@ -22,6 +22,7 @@ from agent.commands import (
     config,
     demo,
     detect,
+    engine,
     model,
     run,
     version,
@@ -63,6 +64,7 @@ app.command("check")(check.check)
 app.add_typer(config.app, name="config")
 app.add_typer(cameras.app, name="cameras")
 app.add_typer(model.app, name="model")
+app.add_typer(engine.app, name="engine")
 app.command("detect")(detect.detect)
 app.command("bench")(bench.bench)
 app.command("watch")(watch.watch)

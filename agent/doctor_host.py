@@ -38,6 +38,7 @@ class Clock:
     Attributes:
         name: "cpu" and the policy's number, or "gpu".
         governor: who chooses the frequency.
+        driver: whose governor it is; "powersave" is the ordinary one in Intel's and AMD's own.
         now: at present.
         low: least that may be chosen.
         high: most that may be chosen.
@@ -46,10 +47,11 @@ class Clock:
 
     name: str
     governor: str
-    now: float | None
-    low: float | None
-    high: float | None
-    most: float | None
+    driver: str = ""
+    now: float | None = None
+    low: float | None = None
+    high: float | None = None
+    most: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,7 @@ class Host:
         zones: temperatures.
         capping: cooling devices that slow something down now.
         power_mode: name of nvpmodel's mode, or empty.
-        power_modes: all modes of this board, in nvpmodel's order.
+        power_modes: numbers of all modes of this board by their names, in nvpmodel's order.
         overcurrent: how often each over-current alarm slowed a Jetson down since it was started.
         hot_events: how often the processor slowed itself down for heat since it was started.
         load: mean number of running processes in the last minute.
@@ -101,7 +103,7 @@ class Host:
     zones: tuple[Zone, ...] = ()
     capping: tuple[str, ...] = ()
     power_mode: str = ""
-    power_modes: tuple[str, ...] = ()
+    power_modes: dict[str, int] = field(default_factory=dict)
     overcurrent: dict[str, int] = field(default_factory=dict)
     hot_events: int = 0
     load: float = 0.0
@@ -233,17 +235,13 @@ class HostFiles:
     def _cpu_clocks(self) -> Iterator[Clock]:
         for folder in self._folders("sys/devices/system/cpu/cpufreq/policy*"):
             yield Clock(
-                folder.name.replace("policy", "cpu"),
-                self._text(folder / "scaling_governor").strip(),
-                *(
-                    self._scaled(folder / name, KHZ_PER_MHZ)
-                    for name in (
-                        "scaling_cur_freq",
-                        "scaling_min_freq",
-                        "scaling_max_freq",
-                        "cpuinfo_max_freq",
-                    )
-                ),
+                name=folder.name.replace("policy", "cpu"),
+                governor=self._text(folder / "scaling_governor").strip(),
+                driver=self._text(folder / "scaling_driver").strip(),
+                now=self._scaled(folder / "scaling_cur_freq", KHZ_PER_MHZ),
+                low=self._scaled(folder / "scaling_min_freq", KHZ_PER_MHZ),
+                high=self._scaled(folder / "scaling_max_freq", KHZ_PER_MHZ),
+                most=self._scaled(folder / "cpuinfo_max_freq", KHZ_PER_MHZ),
             )
 
     def _gpu_clocks(self) -> Iterator[Clock]:
@@ -252,13 +250,12 @@ class HostFiles:
                 continue
             steps = self._text(folder / "available_frequencies").split()
             yield Clock(
-                "gpu",
-                self._text(folder / "governor").strip(),
-                *(
-                    self._scaled(folder / name, HZ_PER_MHZ)
-                    for name in ("cur_freq", "min_freq", "max_freq")
-                ),
-                max((int(n) / HZ_PER_MHZ for n in steps if n.isdigit()), default=None),
+                name="gpu",
+                governor=self._text(folder / "governor").strip(),
+                now=self._scaled(folder / "cur_freq", HZ_PER_MHZ),
+                low=self._scaled(folder / "min_freq", HZ_PER_MHZ),
+                high=self._scaled(folder / "max_freq", HZ_PER_MHZ),
+                most=max((int(n) / HZ_PER_MHZ for n in steps if n.isdigit()), default=None),
             )
 
     def _scaled(self, name: Path, unit: float) -> float | None:
@@ -287,21 +284,22 @@ class HostFiles:
             if CAPPING.match(kind) and (self._number(folder / "cur_state") or 0) > 0:
                 yield kind
 
-    def _power_mode(self) -> tuple[str, tuple[str, ...]]:
+    def _power_mode(self) -> tuple[str, dict[str, int]]:
         """`pmode:0002` in nvpmodel's state, and `< POWER_MODEL ID=2 NAME=15W >` in its table.
 
         The number says nothing by itself: the fastest mode is 0 on some boards and 2 on others.
         """
-        table = dict(
-            re.findall(
-                r"^<\s*POWER_MODEL\s+ID=(\d+)\s+NAME=(\S+)\s*>",
-                self._text("etc/nvpmodel.conf"),
-                re.MULTILINE,
-            )
+        table = re.findall(
+            r"^<\s*POWER_MODEL\s+ID=(\d+)\s+NAME=(\S+)\s*>",
+            self._text("etc/nvpmodel.conf"),
+            re.MULTILINE,
         )
+        modes = {name: int(number) for number, name in table}
         found = re.search(r"pmode:(\d+)", self._text("var/lib/nvpmodel/status"))
-        number = str(int(found[1])) if found else ""
-        return table.get(number, number), tuple(table.values())
+        if not found:
+            return "", modes
+        number = int(found[1])
+        return next((name for name, one in modes.items() if one == number), str(number)), modes
 
     def _overcurrent(self) -> dict[str, int]:
         """Counters of Orin's `soctherm_oc` in hwmon: 1 under-voltage, 2 mean, 3 peak current."""

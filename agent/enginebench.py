@@ -148,7 +148,7 @@ def _measure(
         for candidate in candidates:
             tell(f"{setting.name}: building {candidate.name}")
             try:
-                product, engine = workshop.build(candidate, lambda _: None, run)
+                product, engine = workshop.build(candidate, run)
             except EngineError as error:
                 failed[candidate] = Row(candidate, setting, reason=str(error))
                 continue

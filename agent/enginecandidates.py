@@ -8,8 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from engines.source import Source
-
 from agent.calibration import pictures
 from agent.errors import ConfigError
 from agent.modelsettings import engine_options, overrides
@@ -18,12 +16,21 @@ from engines.backends import available, unavailable
 from engines.describe import describe_model
 from engines.onnxfile import read_model
 from engines.selection import REFERENCE
+from engines.source import Source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from agent.config import ModelConfig
-    from engines.backend import Backend, BackendName, Precision, Product, Progress, RunOptions
+    from engines.backend import (
+        Backend,
+        BackendName,
+        Options,
+        Precision,
+        Product,
+        Progress,
+        RunOptions,
+    )
     from engines.base import Engine
 
 SLOT = "tools"
@@ -146,22 +153,32 @@ class Workshop:
             missing=unavailable(),
         )
 
-    def build(
+    def product(
         self,
         candidate: Candidate,
-        tell: Callable[[Progress], None],
-        run: RunOptions | None = None,
-    ) -> tuple[Product, Engine]:
+        options: Options,
+        tell: Callable[[Progress], None] = lambda _: None,
+    ) -> Product:
+        """Build one, without loading it.
+
+        Raises:
+            EngineError: it cannot be built.
+        """
+        quantised = candidate.precision == "int8"
+        head = self.config.quantize.keep_float == "head"
+        float_nodes = self.source.head() if quantised and head else frozenset[str]()
+        recipe = Recipe(candidate.precision, float_nodes)
+        return self._backend(candidate).build(self.source, recipe, options, tell)
+
+    def build(self, candidate: Candidate, run: RunOptions) -> tuple[Product, Engine]:
         """Build and load one.
 
         Raises:
             EngineError: it cannot be built or loaded.
         """
-        backend = next(b for b in self.backends if b.name == candidate.backend)
-        options = replace(self.options, run=run or self.options.run)
-        quantised = candidate.precision == "int8"
-        head = self.config.quantize.keep_float == "head"
-        float_nodes = self.source.head() if quantised and head else frozenset[str]()
-        recipe = Recipe(candidate.precision, float_nodes)
-        product = backend.build(self.source, recipe, options, tell)
-        return product, backend.load(product.blob, self.info, options)
+        options = replace(self.options, run=run)
+        product = self.product(candidate, options)
+        return product, self._backend(candidate).load(product.blob, self.info, options)
+
+    def _backend(self, candidate: Candidate) -> Backend:
+        return next(b for b in self.backends if b.name == candidate.backend)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from agent.enginepictures import fill
 from agent.vision.preprocess import Preprocessor
 from engines.errors import EngineError, InferenceError
 from engines.race import Timing, timing
@@ -190,10 +191,9 @@ class Course:
 
     def _way(self, context: Context) -> dict[str, float]:
         """Take one batch from pictures to detections; milliseconds by stage, and in all."""
-        (images,) = context.inputs.values()
         marks = [time.perf_counter()]
         placements = [
-            self._preprocessor.write(self._pictures[i % len(self._pictures)], images[i])
+            fill(context, i, self._pictures[i % len(self._pictures)], self._preprocessor)
             for i in range(self._batch)
         ]
         marks.append(time.perf_counter())

@@ -10,12 +10,16 @@ import numpy as np
 from agent.capture.base import PICTURE_SUFFIXES
 from agent.errors import CaptureError
 from agent.picturesource import decode, open_source
+from engines.base import FrameContext
 from engines.errors import CalibrationError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from agent.vision.preprocess import Placement, Preprocessor
+    from engines.base import Context
 
 BENCH_SIZE = (1280, 720)
 """Width and height of the drawn picture, pixels: what most cameras give."""
@@ -81,4 +85,23 @@ def drawn() -> NDArray[np.uint8]:
         colour = tuple(int(value) for value in random.integers(0, 256, 3))
         cv2.rectangle(picture, (x, y), (x + w, y + h), colour, -1)
     noisy = picture + random.normal(0, NOISE, picture.shape)
-    return np.clip(noisy, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(noisy, 0, 255), np.uint8)
+
+
+def fill(
+    context: Context, index: int, picture: NDArray[np.uint8], preprocessor: Preprocessor
+) -> Placement:
+    """Bring a picture into place `index` of a context's batch, as the pipeline does.
+
+    Returns:
+        How it lies there.
+
+    Raises:
+        InferenceError: the engine prepares pictures itself, and failed.
+    """
+    if isinstance(context, FrameContext):
+        window, placement = preprocessor.fit(picture.shape[1], picture.shape[0])
+        context.write_frame(index, picture, window.source, window.target)
+        return placement
+    (images,) = context.inputs.values()
+    return preprocessor.write(picture, images[index])

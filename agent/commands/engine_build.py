@@ -67,7 +67,7 @@ def build(
     from agent.enginereport import summary, table
     from agent.plans import Plans
 
-    request = _request(
+    request = slot_request(
         model,
         config,
         slot,
@@ -96,7 +96,7 @@ def build(
     console.print(summary(report))
 
 
-def _request(
+def slot_request(
     model: Path | None,
     config: Path | None,
     slot: str,

@@ -1,0 +1,21 @@
+"""`vigia engine`."""
+
+from __future__ import annotations
+
+import typer
+
+from agent.commands import (
+    engine_bench,
+    engine_build,
+    engine_doctor,
+    engine_profile,
+    engine_verify,
+)
+
+app = typer.Typer(no_args_is_help=True, help="Build, prove and measure engines.")
+
+app.command("build")(engine_build.build)
+app.command("verify")(engine_verify.verify)
+app.command("bench")(engine_bench.bench)
+app.command("profile")(engine_profile.profile)
+app.command("doctor")(engine_doctor.doctor)
