@@ -1,13 +1,16 @@
 """Moves input preparation into the graph: frames go in as uint8 BGR [B, H, W, 3].
 
-Scaling to float, channel order and layout then cost no pass over the pixels on the host. Where the
-image feeds only ordinary float32 convolutions, scale and channel order vanish into their weights,
-so all that is left at run time is one transpose and one cast.
+Scaling to float, channel order and layout then cost no pass over the pixels on the host. Two styles
+compute the same: "host" is what is fastest on a processor. Where the image feeds only ordinary
+float32 convolutions, scale and channel order vanish into their weights there, so all that is left
+at run time is one transpose and one cast. "device" is what TensorRT takes: uint8 goes into a cast
+and nothing else, and the weights stay as they are, because divided by 255 many would be subnormal
+in float16.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import onnx
@@ -20,6 +23,9 @@ if TYPE_CHECKING:
 
     from engines.model import ModelInfo
 
+Style = Literal["host", "device"]
+"""What the baked graph is meant for: a processor, or TensorRT."""
+
 INPUT_NAME = "frames_bgr_u8"
 """Name of the baked graph's only input."""
 
@@ -30,12 +36,13 @@ PIXEL_MAX = 255.0
 """Models are trained on RGB scaled to 0..1, which is what `ModelInfo.mean` and `std` refer to."""
 
 
-def bake(model: onnx.ModelProto, info: ModelInfo) -> onnx.ModelProto:
+def bake(model: onnx.ModelProto, info: ModelInfo, style: Style = "host") -> onnx.ModelProto:
     """Put transpose, channel order, scaling and cast in front of the model.
 
     Args:
         model: the model as loaded; changed in place and returned.
         info: what `engines.describe` said of it; gives input name, type, size and normalisation.
+        style: what the graph is meant for.
 
     Returns:
         The model with one input, `INPUT_NAME`: uint8 [B, info.height, info.width, 3], BGR.
@@ -49,14 +56,12 @@ def bake(model: onnx.ModelProto, info: ModelInfo) -> onnx.ModelProto:
     scale = np.array([1 / (PIXEL_MAX * s) for s in info.std], np.float32)
     offset = np.array([-m / s for m, s in zip(info.mean, info.std, strict=True)], np.float32)
 
-    make = helper.make_node
-    nodes = [make("Transpose", [INPUT_NAME], [PREFIX + "nchw"], perm=[0, 3, 1, 2])]
-    if element == TensorProto.FLOAT and not offset.any() and _fold(graph, name, scale):
-        nodes.append(make("Cast", [PREFIX + "nchw"], [name], to=TensorProto.FLOAT))
+    if style == "device":
+        nodes = _device(graph, name, element, scale, offset)
     else:
-        order = _constant(graph, "order", np.array([2, 1, 0]))
-        nodes.append(make("Gather", [PREFIX + "nchw", order], [PREFIX + "rgb"], axis=1))
-        nodes += _normalise(graph, name, element, scale, offset)
+        nodes = _host(graph, name, element, scale, offset)
+    for node in nodes:
+        node.name = PREFIX + node.op_type.lower() + ":" + node.output[0].removeprefix(PREFIX)
 
     rest = list(graph.node)
     del graph.node[:]
@@ -70,6 +75,56 @@ def bake(model: onnx.ModelProto, info: ModelInfo) -> onnx.ModelProto:
     # Recorded shapes of intermediates may contradict a size that was open in the file.
     del graph.value_info[:]
     return model
+
+
+def _host(
+    graph: onnx.GraphProto,
+    name: str,
+    element: int,
+    scale: NDArray[np.float32],
+    offset: NDArray[np.float32],
+) -> list[onnx.NodeProto]:
+    """Transpose while a pixel is one byte, and compute as little as possible."""
+    make = helper.make_node
+    nodes = [make("Transpose", [INPUT_NAME], [PREFIX + "nchw"], perm=[0, 3, 1, 2])]
+    if element == TensorProto.FLOAT and not offset.any() and _fold(graph, name, scale):
+        nodes.append(make("Cast", [PREFIX + "nchw"], [name], to=TensorProto.FLOAT))
+        return nodes
+    order = _constant(graph, "order", np.array([2, 1, 0]))
+    nodes.append(make("Gather", [PREFIX + "nchw", order], [PREFIX + "rgb"], axis=1))
+    if element == TensorProto.UINT8:
+        # A uint8 model takes the pixels as they are.
+        return [*nodes, make("Identity", [PREFIX + "rgb"], [name])]
+    nodes.append(make("Cast", [PREFIX + "rgb"], [PREFIX + "float"], to=TensorProto.FLOAT))
+    return nodes + _normalise(graph, name, element, scale, offset)
+
+
+def _device(
+    graph: onnx.GraphProto,
+    name: str,
+    element: int,
+    scale: NDArray[np.float32],
+    offset: NDArray[np.float32],
+) -> list[onnx.NodeProto]:
+    """Cast first, and leave the model's weights alone."""
+    make = helper.make_node
+    order = _constant(graph, "order", np.array([2, 1, 0]))
+    nodes = [
+        make("Cast", [INPUT_NAME], [PREFIX + "pixels"], to=TensorProto.FLOAT),
+        make("Transpose", [PREFIX + "pixels"], [PREFIX + "nchw"], perm=[0, 3, 1, 2]),
+    ]
+    if element == TensorProto.UINT8:
+        rgb = PREFIX + "rgb"
+        users = [n for n in graph.node if name in n.input]
+        if all(n.op_type == "Cast" for n in users):
+            # They turn uint8 to float, and do not mind to be given float already.
+            for node in users:
+                node.input[0] = rgb
+            return [*nodes, make("Gather", [PREFIX + "nchw", order], [rgb], axis=1)]
+        cast = make("Cast", [rgb], [name], to=TensorProto.UINT8)
+        return [*nodes, make("Gather", [PREFIX + "nchw", order], [rgb], axis=1), cast]
+    nodes.append(make("Gather", [PREFIX + "nchw", order], [PREFIX + "float"], axis=1))
+    return nodes + _normalise(graph, name, element, scale, offset)
 
 
 def _element_type(graph: onnx.GraphProto, name: str) -> int:
@@ -90,19 +145,21 @@ def _normalise(
     scale: NDArray[np.float32],
     offset: NDArray[np.float32],
 ) -> list[onnx.NodeProto]:
-    """Nodes from uint8 RGB to the model's own input; a uint8 input takes the pixels as they are."""
+    """Nodes from RGB as float32 of 0..255 to the model's own input.
+
+    Scaled in float32 also for a float16 model: 1/255 of a weight may be subnormal there.
+    """
     make = helper.make_node
-    if element == TensorProto.UINT8:
-        return [make("Identity", [PREFIX + "rgb"], [name])]
     factor = _constant(graph, "scale", scale.reshape(1, 3, 1, 1))
     shift = _constant(graph, "offset", offset.reshape(1, 3, 1, 1))
-    return [
-        # Scaled in float32 also for a float16 model: 1/255 of a weight may be subnormal there.
-        make("Cast", [PREFIX + "rgb"], [PREFIX + "float"], to=TensorProto.FLOAT),
+    last = name if element == TensorProto.FLOAT else PREFIX + "normalised"
+    nodes = [
         make("Mul", [PREFIX + "float", factor], [PREFIX + "scaled"]),
-        make("Add", [PREFIX + "scaled", shift], [PREFIX + "normalised"]),
-        make("Cast", [PREFIX + "normalised"], [name], to=element),
+        make("Add", [PREFIX + "scaled", shift], [last]),
     ]
+    if last != name:
+        nodes.append(make("Cast", [last], [name], to=element))
+    return nodes
 
 
 def _constant(graph: onnx.GraphProto, name: str, value: NDArray[Any]) -> str:
