@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from agent.vision.decode import Decoder
 from agent.vision.parts import split
 from engines.base import FrameContext
-from engines.errors import InferenceError
+from engines.compare import OutputsDifferError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,7 +43,8 @@ class Answers:
         settings: what of its outputs is decoded.
 
     Raises:
-        InferenceError: it gives no context, or takes pictures of another size.
+        InferenceError: it gives no context.
+        OutputsDifferError: it takes pictures of another size.
     """
 
     def __init__(self, engine: Engine, info: ModelInfo, settings: PostprocessSettings) -> None:
@@ -82,4 +83,4 @@ class Answers:
         shapes = [array.shape[1:] for array in self._context.inputs.values()]
         if shapes != [size]:
             self._context.close()
-            raise InferenceError(f"the engine takes inputs of shapes {shapes}, not {size}")
+            raise OutputsDifferError(f"it takes inputs of shapes {shapes} instead of {[size]}")

@@ -17,7 +17,7 @@ import numpy as np
 from agent.answers import Answers
 from agent.calibration import placed
 from agent.errors import OutputError
-from agent.gatelimits import limits, map_faults
+from agent.gatelimits import is_quantised, limits, map_faults
 from agent.gatetally import Tally, labelled
 from agent.modelsettings import postprocess_settings
 from agent.vision.metrics import Labelled, mean_average_precision
@@ -167,7 +167,7 @@ class Gate:
         )
 
     def _verdict(self, tally: Tally, limit: Limits, precision: str) -> Verdict:
-        found = tally.findings(limit, int8=precision == "int8")
+        found = tally.findings(limit, int8=is_quantised(precision))
         if self._truth is not None:
             before, after = self._map(self._reference_labels), self._map(tally.labels)
             found.figures["map50_95"] = {

@@ -46,12 +46,18 @@ class Scores:
     candidate: float
 
 
-def limits(config: GateConfig, precision: str) -> Limits:
-    """Limits for a precision: "int8" has its own, all others are held to those of fp16.
+def is_quantised(precision: str) -> bool:
+    """Whether a precision is int8, in all layers or in some."""
+    return precision in ("int8", "mixed")
 
-    FP32 of another library rounds differently and is well within them.
+
+def limits(config: GateConfig, precision: str) -> Limits:
+    """Limits for a precision.
+
+    Quantised engines have their own, all others are held to those of fp16: FP32 of another library
+    rounds differently and is well within them.
     """
-    int8 = precision == "int8"
+    int8 = is_quantised(precision)
 
     def given(value: float | None, quantised: float, floating: float) -> float:
         return value if value is not None else quantised if int8 else floating
@@ -101,7 +107,7 @@ def box_faults(boxes: BoxFigures, scores: Scores, limit: Limits, *, int8: bool) 
                 f"{boxes.matched[at]:.1%} of {boxes.reference} objects are kept at IoU {at:g}, "
                 f"at least {limit.min_matched:.1%} are needed"
             )
-        if boxes.score_drift > limit.max_score_drift:
+        if boxes.score_drift is not None and boxes.score_drift > limit.max_score_drift:
             yield (
                 f"scores change by {boxes.score_drift:.3f} on average, at most "
                 f"{limit.max_score_drift:g} is allowed"

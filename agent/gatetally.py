@@ -90,7 +90,7 @@ class Tally:
             found.figures["boxes"] = _plain(boxes)
             if judge_scores:
                 found.figures["matched"] = round(boxes.matched[limit.match_iou], 4)
-                found.figures["score_drift"] = round(boxes.score_drift, 4)
+                found.figures["score_drift"] = found.figures["boxes"]["score_drift"]
             else:
                 found.notes.append(
                     f"the reference finds {boxes.reference} objects in {self.pictures} pictures: "

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class OutputsDifferError(EngineError):
-    """Two engines cannot be compared: their outputs have other names or shapes."""
+    """Two engines cannot be compared: inputs or outputs have other names or shapes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ class BoxFigures:
         candidate: the candidate's objects.
         matched: share of the reference's objects that the candidate has, by least overlap.
         supported: share of the candidate's objects that the reference has, by least overlap.
-        score_drift: mean of |score difference| of pairs at `PAIR_IOU`, 0..1.
+        score_drift: mean of |score difference| of pairs at `PAIR_IOU`, 0..1, or None without any.
         mask_iou: mean overlap of the masks of pairs, or None without masks.
         keypoint_error: mean distance of visible keypoints of pairs, as a fraction of the square
             root of the box's area, or None without keypoints.
@@ -41,7 +41,7 @@ class BoxFigures:
     candidate: int
     matched: dict[float, float]
     supported: dict[float, float]
-    score_drift: float
+    score_drift: float | None
     mask_iou: float | None
     keypoint_error: float | None
 
@@ -96,7 +96,7 @@ class Agreement:
             candidate=self._candidate,
             matched={at: _share(self._kept, at, self._reference) for at in overlaps},
             supported={at: _share(self._backed, at, self._candidate) for at in overlaps},
-            score_drift=float(np.mean(self._drift)) if self._drift else 0.0,
+            score_drift=float(np.mean(self._drift)) if self._drift else None,
             mask_iou=float(np.mean(self._masks)) if self._masks else None,
             keypoint_error=float(np.mean(self._keypoints)) if self._keypoints else None,
         )
