@@ -6,7 +6,7 @@ Their names begin with what they cost: "accuracy." or "speed.".
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,6 +29,7 @@ from engines.backends import available, unavailable
 from engines.describe import describe_model
 from engines.errors import EngineError
 from engines.graphfacts import input_steps, weight_facts
+from engines.model import Task
 from engines.onnxfile import read_model
 from engines.orttensors import PlainModel, feed, first_difference
 
@@ -57,13 +58,14 @@ LIKELY = (
     "accuracy.weights",
     "accuracy.scaling",
     "accuracy.preprocessing",
+    "accuracy.input",
     "accuracy.export",
     "accuracy.serving",
-    "accuracy.input",
     "accuracy.resizing",
     "accuracy.range",
     "accuracy.pictures",
     "accuracy.confidence",
+    "accuracy.description",
     "accuracy.size",
     "speed.heat",
     "speed.supply",
@@ -204,6 +206,13 @@ def _weights(case: Case) -> Iterator[Finding]:
 
 
 def _input(case: Case) -> Iterator[Finding]:
+    for sentence in case.info.inferred:
+        yield Finding(
+            "accuracy.description",
+            "warn",
+            f"the file does not say it: {sentence}",
+            "say it in models.<slot> if it is wrong",
+        )
     steps = input_steps(case.file.model, case.info.input.name)
     yield from doctor_input.check_steps(steps, case.info)
     yield from doctor_input.check_parity(
@@ -258,6 +267,9 @@ def _variants(case: Case) -> Iterator[Finding]:
     if case.info.input.dtype == np.uint8:
         yield Finding("accuracy.input", "ok", "the model takes pixels as they are, 0..255")
         return
+    if case.info.task is Task.CLASSIFY:
+        yield Finding("accuracy.input", "ok", "other inputs are not tried on classifiers")
+        return
     agreements = doctor_variants.try_variants(
         case.run_plain, case.decoder, case.info, case.pictures[:TRIED]
     )
@@ -284,23 +296,22 @@ def _reference(case: Case, path: Path) -> Iterator[Finding]:
         pairs.append(
             ({mine.name: theirs[their.name] for mine, their in named}, case.run_plain(image))
         )
-    findings = list(
-        doctor_reference.check_outputs(
-            "accuracy.export",
-            f"the model beside {path.name}",
-            doctor_reference.compare_outputs(case.info, pairs),
-            case.info.precision,
-            "export it again; compare opset, exporter version and options of the two",
-        )
-    )
-    yield from findings
-    if any(finding.status != "ok" for finding in findings):
-        feeds = (
-            feed(other.model, info.input.name, images[0]),
-            feed(case.file.model, case.info.input.name, images[0]),
-        )
-        difference = first_difference(other.model, case.file.model, feeds, SAME)
-        yield from doctor_reference.check_first_difference(difference)
+    for finding in doctor_reference.check_outputs(
+        "accuracy.export",
+        f"the model beside {path.name}",
+        doctor_reference.compare_outputs(case.info, pairs),
+        case.info.precision,
+        "export it again; compare opset, exporter version, options and weights of the two",
+    ):
+        where = ""
+        if finding.status != "ok":
+            feeds = (
+                feed(other.model, info.input.name, images[0]),
+                feed(case.file.model, case.info.input.name, images[0]),
+            )
+            difference = first_difference(other.model, case.file.model, feeds, SAME)
+            where = doctor_reference.parting(difference)
+        yield replace(finding, what=finding.what + where)
 
 
 def _recording(case: Case, path: Path) -> Iterator[Finding]:

@@ -6,6 +6,7 @@ no two boards have the same ones. Which file a value is from stands beside it.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from dataclasses import dataclass, field
@@ -152,7 +153,6 @@ class HostFiles:
         cores = _count(self._text("sys/devices/system/cpu/online")) or os.cpu_count() or 1
         mode, modes = self._power_mode()
         memory = self._meminfo()
-        load = self._text("proc/loadavg").split()
         return Host(
             board=self._text("proc/device-tree/model").strip("\0 \n"),
             l4t=self._l4t(),
@@ -172,7 +172,7 @@ class HostFiles:
                 self._number("sys/devices/system/cpu/cpu0/thermal_throttle/core_throttle_count")
                 or 0
             ),
-            load=float(load[0]) if load else 0.0,
+            load=self._load(),
             cpu_pressure=self._pressure("cpu"),
             memory_pressure=self._pressure("memory"),
             memory_total=memory["MemTotal"],
@@ -183,14 +183,16 @@ class HostFiles:
     def _text(self, name: str | Path) -> str:
         try:
             return (self._root / name).read_text("utf-8", "replace")
-        except OSError:
+        # A path made of a file's content may be none.
+        except (OSError, ValueError):
             return ""
 
     def _number(self, name: str | Path) -> float | None:
         try:
-            return float(self._text(name))
+            value = float(self._text(name))
         except ValueError:
             return None
+        return value if math.isfinite(value) else None
 
     def _folders(self, pattern: str) -> Iterator[Path]:
         try:
@@ -216,7 +218,8 @@ class HostFiles:
         """Control groups: `cpu.max` of version 2, `cpu.cfs_*` of version 1, here and above."""
         least: float | None = None
         for line in self._text("proc/self/cgroup").splitlines():
-            number, controllers, path = line.split(":", 2)
+            number, _, rest = line.partition(":")
+            controllers, _, path = rest.partition(":")
             place = Path(path.lstrip("/"))
             for folder in (place, *place.parents):
                 if number == "0":
@@ -309,8 +312,12 @@ class HostFiles:
             if (value := self._number(path)) is not None
         }
 
+    def _load(self) -> float:
+        found = re.match(r"\d+\.\d+", self._text("proc/loadavg"))
+        return float(found[0]) if found else 0.0
+
     def _pressure(self, what: str) -> float | None:
-        found = re.search(r"^some avg10=([\d.]+)", self._text(f"proc/pressure/{what}"))
+        found = re.search(r"^some avg10=(\d+\.\d+)", self._text(f"proc/pressure/{what}"))
         return float(found[1]) / 100 if found else None
 
     def _meminfo(self) -> dict[str, int]:
@@ -331,5 +338,5 @@ def _count(ranges: str) -> int:
     for part in ranges.strip().split(","):
         first, _, last = part.partition("-")
         if first.isdigit():
-            total += int(last) - int(first) + 1 if last.isdigit() else 1
+            total += max(0, int(last) - int(first)) + 1 if last.isdigit() else 1
     return total

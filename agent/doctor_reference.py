@@ -12,7 +12,7 @@ from agent.check import Finding
 from agent.doctor_plain import plain_input
 from agent.errors import ConfigError
 from agent.vision.parts import split
-from engines.compare import Comparison
+from engines.compare import Comparison, OutputsDifferError
 from engines.model import Resize
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def compare_outputs(
     try:
         for reference, candidate in pairs:
             comparison.add(split(info, reference, 0), split(info, candidate, 0))
-    except (ValueError, KeyError, StopIteration) as error:
+    except (OutputsDifferError, KeyError, StopIteration) as error:
         raise ConfigError(
             f"the reference's outputs are not this model's: {error}; "
             "give a reference of the same model"
@@ -86,17 +86,14 @@ def check_outputs(
         yield Finding(name, "ok", f"{what} agrees: {told}")
 
 
-def check_first_difference(difference: Difference | None) -> Iterator[Finding]:
-    """Where two files of a model part, if their tensors have common names."""
+def parting(difference: Difference | None) -> str:
+    """Where two files of a model part, to be added to a finding; empty if that is not known."""
     if difference is None:
-        return
-    yield Finding(
-        "accuracy.export",
-        "warn",
-        f"the first tensor that differs is that of {difference.op} {difference.node}: by "
-        f"{difference.relative:.2g} of its largest value; {difference.compared - 1} before it are "
-        "the same",
-        "look at what the export did to this node, its weights and its attributes",
+        return ""
+    before = difference.compared - 1
+    return (
+        f"; they part at {difference.op} {difference.node}, by {difference.relative:.2g} of its "
+        f"largest value, after {before} tensors that are the same"
     )
 
 
@@ -122,9 +119,11 @@ def read_recording(path: Path, info: ModelInfo) -> Recording:
         ConfigError: it cannot be read, or has not these arrays.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        # Opened here, since numpy leaves a file open that turns out to be no archive.
+        with path.open("rb") as opened:
+            file = np.load(opened, allow_pickle=False)
+            arrays = {str(name): np.asarray(file[name]) for name in file}
+    except (OSError, ValueError, EOFError, IndexError, zipfile.BadZipFile) as error:
         raise ConfigError(f"--reference {path}: cannot be read as .npz: {error}") from error
     wanted = [info.input.name, *(output.name for output in info.outputs)]
     missing = [name for name in wanted if name not in arrays]

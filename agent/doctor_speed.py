@@ -226,7 +226,7 @@ def check_load(host: Host) -> Iterator[Finding]:
             "speed.load",
             "warn",
             what + " (before this examination)",
-            "see with `top` what else runs; stop it, or give the agent cores of its own "
+            "see what else runs (top); stop it, or give the agent cores of its own "
             "(systemd: CPUAffinity=, CPUWeight=)",
         )
     else:

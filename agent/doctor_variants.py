@@ -10,24 +10,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from agent.check import Finding
+from agent.detection import Detections
 from agent.doctor_input import SCALE_KEY
 from agent.doctor_plain import plain_input
 from agent.errors import OutputError
 from agent.vision.agreement import pairs
 from agent.vision.preprocess import place
-from engines.model import Task
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from agent.detection import Detections
     from agent.vision.decode import Decoder
     from engines.model import ModelInfo
 
 Run = Callable[["NDArray[np.float32]"], "Mapping[str, NDArray[Any]]"]
 """Runs the model as it stands in its file: float32 RGB [1, 3, H, W] in, outputs by name."""
+
+Change = Callable[["NDArray[np.float32]"], "NDArray[np.float32]"]
+"""From RGB 0..1, float32 [1, 3, H, W], to what a network is given."""
 
 PLAIN = "RGB 0..1"
 CONFIGURED = "configured"
@@ -43,6 +45,9 @@ CLEARLY_BETTER = 0.02
 HALVED = 0.6
 """... and to which part it must bring down what is missing to full agreement."""
 
+FOUND = 0.2
+"""Less than this, and the pictures cannot tell anything."""
+
 
 @dataclass(frozen=True, slots=True)
 class Variant:
@@ -55,7 +60,7 @@ class Variant:
     """
 
     name: str
-    change: Callable[[NDArray[np.float32]], NDArray[np.float32]]
+    change: Change
     fix: str
 
 
@@ -76,7 +81,7 @@ def variants() -> tuple[Variant, ...]:
         Variant(
             "RGB divided by 255 twice",
             lambda x: x * np.float32(1 / 255),
-            "the first layer's weights are 255 times too large: export the model again",
+            "set models.<slot>.std: [255, 255, 255]",
         ),
         Variant(
             "RGB -1..1",
@@ -91,48 +96,50 @@ def variants() -> tuple[Variant, ...]:
     )
 
 
-def flip_agreement(
-    run: Run,
-    decoder: Decoder,
-    info: ModelInfo,
-    picture: NDArray[np.uint8],
-    change: Callable[[NDArray[np.float32]], NDArray[np.float32]],
-) -> float:
-    """How far a model finds the same in a picture and in its mirror image, 0..1.
+class Looker:
+    """Looks for objects in one picture and in its mirror image, prepared in any way.
 
-    No ground truth is needed: a network that is given what it was trained on answers alike, one
-    that is not finds little, or things that depend on which way round the picture is. Twice the
-    pairs of one class that overlap, by all that was found; 0 if nothing was found.
+    Args:
+        run: runs the model.
+        decoder: at the configured thresholds.
+        info: the model.
+        picture: BGR, uint8, [h, w, 3].
     """
-    mirrored = np.ascontiguousarray(picture[:, ::-1])
-    found = []
-    for pixels in (picture, mirrored):
-        image = plain_input(pixels, _unnormalised(info))
-        placement = place(pixels.shape[1], pixels.shape[0], info.width, info.height, info.resize)
+
+    def __init__(
+        self, run: Run, decoder: Decoder, info: ModelInfo, picture: NDArray[np.uint8]
+    ) -> None:
+        self._run = run
+        self._decoder = decoder
+        plain = _unnormalised(info)
+        high, self._width = picture.shape[:2]
+        self._placement = place(self._width, high, info.width, info.height, info.resize)
+        self._image = plain_input(picture, plain)
+        self._mirrored = plain_input(np.ascontiguousarray(picture[:, ::-1]), plain)
+
+    def count(self, change: Change) -> int:
+        """Objects in the picture as it is."""
+        return len(self._find(self._image, change))
+
+    def agreement(self, change: Change) -> tuple[float, int]:
+        """How far the same is found in the picture and in its mirror image.
+
+        Returns:
+            Twice the pairs of one class that overlap, by all that was found, 0..1 (0 if nothing
+            was); and how many objects were found in the picture as it is.
+        """
+        found = self._find(self._image, change)
+        mirrored = _mirrored(self._find(self._mirrored, change), self._width)
+        total = len(found) + len(mirrored)
+        return (2 * len(pairs(found, mirrored)) / total if total else 0.0), len(found)
+
+    def _find(self, image: NDArray[np.float32], change: Change) -> Detections:
+        """Objects; none if the answer is no answer."""
+        outputs = self._run(np.ascontiguousarray(change(image)))
         try:
-            found.append(decoder(run(np.ascontiguousarray(change(image))), 0, placement))
+            return self._decoder(outputs, 0, self._placement)
         except OutputError:
-            return 0.0
-    if info.task is Task.CLASSIFY:
-        return _same_class(*found)
-    boxes = found[1].boxes.copy()
-    boxes[:, [0, 2]] = picture.shape[1] - boxes[:, [2, 0]]
-    rotated = found[1].rotated
-    if rotated is not None:
-        rotated = rotated * np.array([-1, 1, 1, 1, -1], np.float32)
-        rotated[:, 0] += picture.shape[1]
-    back = type(found[1])(
-        boxes=boxes, scores=found[1].scores, class_ids=found[1].class_ids, rotated=rotated
-    )
-    total = len(found[0]) + len(back)
-    return 2 * len(pairs(found[0], back)) / total if total else 0.0
-
-
-def _same_class(first: Detections, second: Detections) -> float:
-    """A classifier's agreement: the lower of its two best scores, if they are of one class."""
-    if not len(first) or not len(second) or first.class_ids[0] != second.class_ids[0]:
-        return 0.0
-    return float(min(first.scores[0], second.scores[0]))
+            return Detections.empty()
 
 
 def try_variants(
@@ -142,34 +149,60 @@ def try_variants(
     pictures: Sequence[NDArray[np.uint8]],
     clock: Callable[[], float] = time.monotonic,
 ) -> dict[str, float]:
-    """Mean agreement of the configured preparation (`CONFIGURED`) and of the usual mistakes."""
+    """How well each preparation of the input suits a detector, 0..1, without ground truth.
+
+    A network that is given what it was trained on finds the same in a picture and in its mirror
+    image. One that is not finds little, or things that depend on which way round the picture is, or
+    it finds things where nothing is: so what it finds in a plain area of the pictures' mean colour
+    is counted against it.
+
+    Args:
+        run: runs the model.
+        decoder: at the configured thresholds.
+        info: the model; no classifier, and with a floating-point input.
+        pictures: BGR, uint8, [h, w, 3].
+        clock: in seconds.
+
+    Returns:
+        By name: `CONFIGURED`, and the usual mistakes.
+    """
     mean = np.array(info.mean, np.float32).reshape(1, 3, 1, 1)
     std = np.array(info.std, np.float32).reshape(1, 3, 1, 1)
     tried = {variant.name: variant.change for variant in variants()}
-    plain = not mean.any() and bool((std == 1).all())
-    if not plain:
+    if mean.any() or (std != 1).any():
         tried[CONFIGURED] = lambda x: (x - mean) / std
-    sums = dict.fromkeys(tried, 0.0)
+    agreements = dict.fromkeys(tried, 0.0)
+    objects = dict.fromkeys(tried, 0)
     began, count = clock(), 0
     for count, picture in enumerate(pictures, start=1):
+        looker = Looker(run, decoder, info, picture)
         for name, change in tried.items():
-            sums[name] += flip_agreement(run, decoder, info, picture, change)
+            agreement, found = looker.agreement(change)
+            agreements[name] += agreement
+            objects[name] += found
         if count >= LEAST_PICTURES and clock() - began > BUDGET_S:
             break
-    agreements = {name: total / max(1, count) for name, total in sums.items()}
-    return {CONFIGURED: agreements[PLAIN], **agreements}
+    colour = np.mean([picture.mean(axis=(0, 1)) for picture in pictures], axis=0)
+    plain = np.broadcast_to(colour.astype(np.uint8), pictures[0].shape)
+    empty = Looker(run, decoder, info, np.ascontiguousarray(plain))
+    suits = {}
+    for name, change in tried.items():
+        invented = empty.count(change)
+        real = 1 - min(1.0, invented * count / max(1, objects[name]))
+        suits[name] = agreements[name] / count * real
+    return {CONFIGURED: suits[PLAIN], **suits}
 
 
-def check_variants(agreements: Mapping[str, float]) -> Iterator[Finding]:
+def check_variants(suits: Mapping[str, float]) -> Iterator[Finding]:
     """Whether the model answers better if its input is prepared in another way.
 
     Args:
-        agreements: as `try_variants` gives them.
+        suits: as `try_variants` gives them.
     """
     name = "accuracy.input"
-    mine = agreements[CONFIGURED]
-    best = max((v for v in variants() if v.name in agreements), key=lambda v: agreements[v.name])
-    theirs = agreements[best.name]
+    mine = suits[CONFIGURED]
+    best = max((v for v in variants() if v.name in suits), key=lambda v: suits[v.name])
+    theirs = suits[best.name]
     if theirs >= mine + CLEARLY_BETTER and 1 - theirs <= HALVED * (1 - mine):
         yield Finding(
             name,
@@ -178,11 +211,12 @@ def check_variants(agreements: Mapping[str, float]) -> Iterator[Finding]:
             f"image) than to what it is given ({mine:.0%})",
             best.fix,
         )
-    elif not theirs and not mine:
+    elif mine < FOUND:
         yield Finding(
             name,
             "warn",
-            "nothing is found in these pictures, however their channels and scale are changed",
+            "hardly anything is found in these pictures, however their channels and scale are "
+            "changed",
             "are these pictures of what the model was trained for? Is the confidence too high?",
         )
     else:
@@ -192,6 +226,17 @@ def check_variants(agreements: Mapping[str, float]) -> Iterator[Finding]:
             f"no other scale or channel order suits the model better ({mine:.0%} of what is found "
             "is the same in the mirror image)",
         )
+
+
+def _mirrored(found: Detections, width: int) -> Detections:
+    """Boxes turned left to right in a picture of a width."""
+    boxes = found.boxes.copy()
+    boxes[:, [0, 2]] = width - boxes[:, [2, 0]]
+    rotated = found.rotated
+    if rotated is not None:
+        rotated = rotated * np.array([-1, 1, 1, 1, -1], np.float32)
+        rotated[:, 0] += width
+    return Detections(boxes=boxes, scores=found.scores, class_ids=found.class_ids, rotated=rotated)
 
 
 def _unnormalised(info: ModelInfo) -> ModelInfo:

@@ -59,7 +59,7 @@ def check_weights(facts: WeightFacts, precision: str, asked: str) -> Iterator[Fi
         yield Finding(
             name,
             "fail",
-            f"{facts.not_finite} weights are NaN or infinite, first in {facts.first_bad!r}",
+            f"NaN or infinite weights: {facts.not_finite}, the first in {facts.first_bad!r}",
             "the training diverged or the file is damaged: export it again from a good checkpoint",
         )
     if facts.channels and facts.dead / facts.channels > DEAD_SHARE:

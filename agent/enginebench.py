@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from agent.enginecandidates import SLOT
 from agent.enginecourse import Arrangement, Row, Setting, compare
 from agent.errors import ConfigError
-from agent.modelsettings import postprocess_settings
+from agent.modelsettings import overrides, postprocess_settings
 from agent.vision.decode import Decoder
-from engines.errors import EngineError
+from engines.describe import describe_model
+from engines.errors import EngineError, UnsupportedModelError
+from engines.onnxfile import read_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -65,10 +68,7 @@ def sweep(
         ConfigError: what is asked for is not to be had.
     """
     rows: list[Row] = []
-    for size in wanted.sizes or (None,):
-        sized = config
-        if size is not None:
-            sized = config.model_copy(update={"input_width": size[0], "input_height": size[1]})
+    for sized in _sized(config, wanted.sizes):
         workshop = open_workshop(sized)
         info = workshop.info
         decoder = Decoder(info, postprocess_settings("bench", sized, info))
@@ -80,6 +80,29 @@ def sweep(
                     workshop, candidates, setting, decoder, pictures, wanted.seconds, tell
                 )
     return rows
+
+
+def _sized(config: ModelConfig, wanted: Sequence[tuple[int, int]]) -> list[ModelConfig]:
+    """Settings for each size; tried at once, before minutes are spent on the first.
+
+    Raises:
+        ConfigError: the model cannot be run at one of them.
+        ModelFileError: its file cannot be read.
+    """
+    found = [
+        config.model_copy(update={"input_width": width, "input_height": height})
+        for width, height in wanted
+    ]
+    file = read_model(config.path) if found else None
+    for sized in found:
+        assert file is not None
+        try:
+            describe_model(file, overrides(SLOT, sized))
+        except UnsupportedModelError as error:
+            raise ConfigError(
+                f"--size {sized.input_width}x{sized.input_height}: {error}"
+            ) from error
+    return found or [config]
 
 
 def names(text: str) -> tuple[str, ...]:

@@ -70,7 +70,8 @@ def draw(rows: Sequence[Row], title: str, path: Path) -> None:
     FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=12, x=0.01, ha="left", fontweight="bold")
     for number, panel in enumerate(panels, start=1):
-        axes = figure.add_subplot(lines, COLUMNS, number)
+        alone = number == len(panels) and number % COLUMNS == 1
+        axes = figure.add_subplot(*((lines, 1, lines) if alone else (lines, COLUMNS, number)))
         panel(axes)
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)

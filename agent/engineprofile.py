@@ -14,6 +14,7 @@ REFORMATS = frozenset(
         "Cast",
         "Convert",
         "DequantizeLinear",
+        "FakeQuantize",
         "MemcpyFromHost",
         "MemcpyToHost",
         "NoOp",
