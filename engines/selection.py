@@ -203,7 +203,7 @@ class Selector:
             if group is None:
                 break
             float_nodes |= group
-            repaired = f"{row.reason}: {len(group)} more layers in floating point"
+            repaired = f"{verdict.reasons[0]}: {len(group)} more layers in floating point"
             row = replace(row, repairs=(*row.repairs, repaired))
         return row
 

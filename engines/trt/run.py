@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -102,8 +103,8 @@ class TrtEngine:
         """GPU memory that each context takes for activations."""
         return self._api.device_memory_bytes(self._engine)
 
-    def create_context(self, batch: int) -> TrtContext:
-        """See `engines.base.Engine`."""
+    def create_context(self, batch: int, *, graphs: bool = True) -> TrtContext:
+        """See `engines.base.Engine`; without `graphs`, work is enqueued call by call."""
         if self._engine is None:
             raise InferenceError("the engine is closed; load the plan again")
         for tensor in self._tensors:
@@ -115,7 +116,8 @@ class TrtEngine:
             else:
                 context = TrtFrameContext(self, self._cuda, batch, self._kernel)
             undo.callback(context.close)
-            context.open(self._api, self._engine, self._tensors, self._options)
+            wanted = graphs and self._options.tensorrt.cuda_graphs
+            context.open(self._api, self._engine, self._tensors, graphs=wanted)
             undo.pop_all()
         with self._lock:
             self._contexts.append(context)
@@ -184,7 +186,8 @@ class TrtContext:
         api: TrtApi,
         engine: Any,
         tensors: tuple[IoTensor, ...],
-        options: Options,
+        *,
+        graphs: bool,
     ) -> None:
         """Take all buffers, and capture the work if that is wanted; the GPU must be pushed.
 
@@ -203,7 +206,7 @@ class TrtContext:
             raise InferenceError(f"the engine's inputs {missing} have no shape; build it again")
         for tensor in (t for t in tensors if not t.is_input):
             self._take_output(tensor, api.output_shape(self._context, tensor.name))
-        if options.tensorrt.cuda_graphs:
+        if graphs:
             self._capture()
 
     def infer(self) -> Mapping[str, NDArray[Any]]:
@@ -215,6 +218,40 @@ class TrtContext:
                 self._enqueue()
             self._stream.synchronize()
         return self._outputs
+
+    def infer_timed(self) -> tuple[float, float, float]:
+        """Run once, with events between the stages; milliseconds of copying in, computing, out."""
+        with self._cuda.pushed(), contextlib.ExitStack() as stack:
+            marks = [self._cuda.event() for _ in range(4)]
+            for mark in marks:
+                stack.callback(mark.close)
+            marks[0].record(self._stream)
+            self._enqueue_in()
+            marks[1].record(self._stream)
+            self._api.enqueue(self._context, self._stream.handle)
+            marks[2].record(self._stream)
+            self._enqueue_out()
+            marks[3].record(self._stream)
+            self._stream.synchronize()
+            first, second, third = (b.elapsed_ms(a) for a, b in pairwise(marks))
+            return first, second, third
+
+    def watch(self, profiler: Any) -> None:
+        """Have layers timed; `report` gives their times after each run."""
+        self._context.profiler = profiler
+        # Else every enqueue would wait for its own end, in the middle of the stream.
+        self._context.enqueue_emits_profile = False
+
+    def report(self) -> None:
+        """Hand the last run's times to the profiler.
+
+        Raises:
+            InferenceError: TensorRT has none.
+        """
+        with self._cuda.pushed():
+            self._api.checked(
+                InferenceError, "has no layer times", self._context.report_to_profiler
+            )
 
     def close(self) -> None:
         """Free everything, in the order that TensorRT needs; may be called twice."""
@@ -258,9 +295,15 @@ class TrtContext:
         self._api.set_address(self._context, tensor.name, memory.address)
 
     def _enqueue(self) -> None:
+        self._enqueue_in()
+        self._api.enqueue(self._context, self._stream.handle)
+        self._enqueue_out()
+
+    def _enqueue_in(self) -> None:
         for target, source, nbytes in self._copies_in:
             self._cuda.copy_in(target, source, nbytes, self._stream)
-        self._api.enqueue(self._context, self._stream.handle)
+
+    def _enqueue_out(self) -> None:
         for host, memory, nbytes in self._copies_out:
             self._cuda.copy_out(host, memory, nbytes, self._stream)
 
