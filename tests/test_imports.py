@@ -24,7 +24,8 @@ PROJECT: dict[str, tuple[str, ...]] = {
     "engines.ortprofile": (*BACKEND, "engines.ort"),
     "engines.orttensors": (*BACKEND, "engines.ort"),
     "engines.openvino*": (*BACKEND, "engines.fingerprint", "engines.openvino*"),
-    "engines.trt*": (*BACKEND, "engines.trt*"),
+    "engines.trt*": (*BACKEND, "engines.calibcache", "engines.durable", "engines.filelock",
+                     "engines.images", "engines.qdqrules", "engines.regions", "engines.trt*"),
     # Shared nouns and small tools.
     "agent": (),
     "agent.errors": (),

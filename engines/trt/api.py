@@ -176,6 +176,11 @@ class TrtApi:
         """Whether the parser rewrites a typed graph for the DLA (10.16 and newer)."""
         return self.has("OnnxParserFlag", "ADJUST_FOR_DLA")
 
+    @property
+    def parser_version(self) -> str:
+        """Version number of the ONNX parser."""
+        return str(self.module.get_nv_onnx_parser_version())
+
     # -- failures -------------------------------------------------------------------------------
 
     def failure(self, kind: type[EngineError], what: str, position: int) -> EngineError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,13 +10,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from engines.trt.cuda import CudaPort
+
 L4T_RELEASE = Path("/etc/nv_tegra_release")
 """Names the release of NVIDIA's Linux for Tegra; Jetsons have it."""
 
 KERNEL_DRIVER = Path("/proc/driver/nvidia/version")
 """Names the kernel driver's version; desktop cards and JetPack 7 have it."""
 
+MEMORY = Path("/proc/meminfo")
+
 GIB = 1 << 30
+KIB = 1 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,3 +69,24 @@ def first_line(path: Path) -> str:
             return file.readline(1000).strip()
     except OSError:
         return ""
+
+
+def available_bytes(cuda: CudaPort) -> int:
+    """GPU memory that a build can get.
+
+    On integrated GPUs CUDA counts the page cache as used, which the kernel gives back on demand.
+    """
+    with cuda.pushed():
+        free, _ = cuda.memory()
+    if cuda.board.integrated:
+        free = max(free, _host_available())
+    return free
+
+
+def _host_available() -> int:
+    try:
+        text = MEMORY.read_text("ascii")
+    except OSError:
+        return 0
+    found = re.search(r"^MemAvailable:\s*(\d+) kB", text, re.MULTILINE)
+    return int(found[1]) * KIB if found else 0
