@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -39,11 +40,12 @@ BUDGET_S = 15.0
 
 LEAST_PICTURES = 2
 
-CLEARLY_BETTER = 0.02
-"""By how much another variant's agreement must be better..."""
+DEVIATIONS = 2.0
+"""Another variant must miss fewer objects by this many standard deviations of the difference of two
+counts, `sqrt(a + b)` for rare events..."""
 
 HALVED = 0.6
-"""... and to which part it must bring down what is missing to full agreement."""
+"""... and this part of them at the most."""
 
 FOUND = 0.2
 """Less than this, and the pictures cannot tell anything."""
@@ -96,6 +98,19 @@ def variants() -> tuple[Variant, ...]:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Suit:
+    """How well a way to prepare the input suits a model.
+
+    Attributes:
+        share: of what is found, that is steady and real, 0..1.
+        objects: what that is a share of.
+    """
+
+    share: float
+    objects: int
+
+
 class Looker:
     """Looks for objects in one picture and in its mirror image, prepared in any way.
 
@@ -126,12 +141,12 @@ class Looker:
 
         Returns:
             Twice the pairs of one class that overlap, by all that was found, 0..1 (0 if nothing
-            was); and how many objects were found in the picture as it is.
+            was); and how many objects were found in both together.
         """
         found = self._find(self._image, change)
         mirrored = _mirrored(self._find(self._mirrored, change), self._width)
         total = len(found) + len(mirrored)
-        return (2 * len(pairs(found, mirrored)) / total if total else 0.0), len(found)
+        return (2 * len(pairs(found, mirrored)) / total if total else 0.0), total
 
     def _find(self, image: NDArray[np.float32], change: Change) -> Detections:
         """Objects; none if the answer is no answer."""
@@ -148,7 +163,7 @@ def try_variants(
     info: ModelInfo,
     pictures: Sequence[NDArray[np.uint8]],
     clock: Callable[[], float] = time.monotonic,
-) -> dict[str, float]:
+) -> dict[str, Suit]:
     """How well each preparation of the input suits a detector, 0..1, without ground truth.
 
     A network that is given what it was trained on finds the same in a picture and in its mirror
@@ -187,13 +202,13 @@ def try_variants(
     empty = Looker(run, decoder, info, np.ascontiguousarray(plain))
     suits = {}
     for name, change in tried.items():
-        invented = empty.count(change)
-        real = 1 - min(1.0, invented * count / max(1, objects[name]))
-        suits[name] = agreements[name] / count * real
+        invented = 2 * count * empty.count(change)
+        real = 1 - min(1.0, invented / max(1, objects[name]))
+        suits[name] = Suit(agreements[name] / count * real, objects[name])
     return {CONFIGURED: suits[PLAIN], **suits}
 
 
-def check_variants(suits: Mapping[str, float]) -> Iterator[Finding]:
+def check_variants(suits: Mapping[str, Suit]) -> Iterator[Finding]:
     """Whether the model answers better if its input is prepared in another way.
 
     Args:
@@ -201,17 +216,17 @@ def check_variants(suits: Mapping[str, float]) -> Iterator[Finding]:
     """
     name = "accuracy.input"
     mine = suits[CONFIGURED]
-    best = max((v for v in variants() if v.name in suits), key=lambda v: suits[v.name])
+    best = max((v for v in variants() if v.name in suits), key=lambda v: suits[v.name].share)
     theirs = suits[best.name]
-    if theirs >= mine + CLEARLY_BETTER and 1 - theirs <= HALVED * (1 - mine):
+    if _clearly_better(theirs, mine):
         yield Finding(
             name,
-            "fail" if mine < theirs / 2 else "warn",
-            f"the model answers more steadily to {best.name} ({theirs:.0%} the same in the mirror "
-            f"image) than to what it is given ({mine:.0%})",
+            "fail" if mine.share < theirs.share / 2 else "warn",
+            f"the model answers more steadily to {best.name} ({theirs.share:.0%} the same in the "
+            f"mirror image) than to what it is given ({mine.share:.0%})",
             best.fix,
         )
-    elif mine < FOUND:
+    elif mine.share < FOUND:
         yield Finding(
             name,
             "warn",
@@ -223,9 +238,17 @@ def check_variants(suits: Mapping[str, float]) -> Iterator[Finding]:
         yield Finding(
             name,
             "ok",
-            f"no other scale or channel order suits the model better ({mine:.0%} of what is found "
-            "is the same in the mirror image)",
+            f"no other scale or channel order suits the model better ({mine.share:.0%} of what is "
+            "found is the same in the mirror image)",
         )
+
+
+def _clearly_better(theirs: Suit, mine: Suit) -> bool:
+    """Whether one way suits so much better than another that it is no chance."""
+    objects = max(theirs.objects, mine.objects)
+    missed, less = (1 - mine.share) * objects, (1 - theirs.share) * objects
+    far = missed - less >= DEVIATIONS * math.sqrt(missed + less)
+    return far and objects > 0 and less <= HALVED * missed
 
 
 def _mirrored(found: Detections, width: int) -> Detections:

@@ -130,8 +130,8 @@ def sizes(text: str) -> tuple[tuple[int, int], ...]:
     """
     found = []
     for part in names(text):
-        width, _, height = part.lower().partition("x")
-        if not width.isdecimal() or not (height or width).isdecimal():
+        width, times, height = part.lower().partition("x")
+        if not width.isdecimal() or not (height if times else width).isdecimal():
             raise ConfigError(f"--size {text}: give sides or WIDTHxHEIGHT, like 320,640x384")
         found.append((int(width), int(height or width)))
     return tuple(found)

@@ -15,10 +15,13 @@ from agent.vision.preprocess import Preprocessor
 from engines.graph import INPUT_NAME
 from engines.ortprofile import profile as profile_ort
 
+REFORMAT = "Reformat"
+"""What TensorRT's layers are called that compute nothing."""
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from agent.enginecandidates import Workshop
+    from agent.enginecandidates import Candidate, Workshop
     from engines.backend import BackendName, Options
     from engines.model import ModelInfo
 
@@ -48,10 +51,7 @@ def run(workshop: Workshop, backend: str, precision: str, *, batch: int, runs: i
         workshop.options,
         run=replace(workshop.options.run, batch=batch, arrangement="latency"),
     )
-    product = workshop.product(wanted[0], options)
-    layers, run_ms = PROFILERS[wanted[0].backend](
-        product.blob, images_for(workshop.info, batch), options, runs
-    )
+    layers, run_ms, route = PROFILERS[wanted[0].backend](workshop, wanted[0], options, runs)
     return Profile(
         backend,
         precision,
@@ -63,7 +63,7 @@ def run(workshop: Workshop, backend: str, precision: str, *, batch: int, runs: i
             "batch": batch,
             "width": workshop.info.width,
             "height": workshop.info.height,
-            "route": product.route,
+            "route": route,
         },
     )
 
@@ -77,33 +77,69 @@ def images_for(info: ModelInfo, batch: int) -> NDArray[np.uint8]:
     return images
 
 
-Profiler = Callable[["bytes", "NDArray[np.uint8]", "Options", int], "tuple[list[Layer], float]"]
-"""Blob, images, options and runs; gives layers, and a whole run's milliseconds."""
+Profiler = Callable[["Workshop", "Candidate", "Options", int], "tuple[list[Layer], float, str]"]
+"""Workshop, candidate, options, runs: gives layers, a whole run's milliseconds, the route."""
 
 
 def _ort(
-    blob: bytes, images: NDArray[np.uint8], options: Options, runs: int
-) -> tuple[list[Layer], float]:
+    workshop: Workshop, candidate: Candidate, options: Options, runs: int
+) -> tuple[list[Layer], float, str]:
+    product = workshop.product(candidate, options)
     found = profile_ort(
-        blob,
-        {INPUT_NAME: images},
+        product.blob,
+        {INPUT_NAME: images_for(workshop.info, options.run.batch)},
         runs=runs,
         threads=options.run.threads,
         providers=options.run.providers,
     )
     layers = [Layer(n.name, n.op, n.dtype, n.ms, n.shape) for n in found.nodes]
-    return layers, found.run_ms
+    return layers, found.run_ms, product.route
 
 
 def _openvino(
-    blob: bytes, images: NDArray[np.uint8], options: Options, runs: int
-) -> tuple[list[Layer], float]:
+    workshop: Workshop, candidate: Candidate, options: Options, runs: int
+) -> tuple[list[Layer], float, str]:
     from engines.openvinobackend import unpack  # noqa: PLC0415 - optional
     from engines.openvinoprofile import profile  # noqa: PLC0415
 
-    precision, model = unpack(blob)
+    product = workshop.product(candidate, options)
+    precision, model = unpack(product.blob)
+    images = images_for(workshop.info, options.run.batch)
     found = profile(model, precision, images, runs=runs, threads=options.run.threads)
-    return [Layer(n.name, n.kind, n.precision, n.ms, n.shape) for n in found.layers], found.run_ms
+    layers = [Layer(n.name, n.kind, n.precision, n.ms, n.shape) for n in found.layers]
+    return layers, found.run_ms, product.route
 
 
-PROFILERS: dict[BackendName, Profiler] = {"onnxruntime": _ort, "openvino": _openvino}
+def _tensorrt(
+    workshop: Workshop, candidate: Candidate, options: Options, runs: int
+) -> tuple[list[Layer], float, str]:
+    from engines.trt.api import open_api  # noqa: PLC0415 - optional
+    from engines.trt.profile import layer_times, stage_times  # noqa: PLC0415
+    from engines.trt.run import TrtEngine  # noqa: PLC0415
+
+    product, engine = workshop.build(candidate, options.run)
+    assert isinstance(engine, TrtEngine)
+    try:
+        rows = layer_times(open_api(), engine, options.run.batch, runs)
+        stages = stage_times(engine, options.run.batch, runs)
+        kinds = {layer.name: layer.kind for layer in engine.facts.layers}
+    finally:
+        engine.close()
+    layers = [
+        Layer(
+            row.name,
+            REFORMAT if row.reformat else kinds.get(row.name, ""),
+            row.precision,
+            row.ms,
+        )
+        for row in rows
+    ]
+    whole = [stage.copy_in_ms + stage.compute_ms + stage.copy_out_ms for stage in stages]
+    return layers, float(np.mean(whole)), product.route
+
+
+PROFILERS: dict[BackendName, Profiler] = {
+    "onnxruntime": _ort,
+    "openvino": _openvino,
+    "tensorrt": _tensorrt,
+}
