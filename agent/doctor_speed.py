@@ -93,7 +93,7 @@ def check_threads(host: Host, threads: int) -> Iterator[Finding]:
             "choose a power mode with all cores: nvpmodel -m" if host.jetson else "switch them on",
         )
     if sound:
-        yield Finding(name, "ok", f"{threads} threads on {host.affinity} cores ({host.cpu})")
+        yield Finding(name, "ok", f"{threads} of {host.affinity} cores are used ({host.cpu})")
 
 
 def check_power(host: Host) -> Iterator[Finding]:

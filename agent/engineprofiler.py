@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from agent.enginecandidates import SLOT
 from agent.enginepictures import drawn
 from agent.engineprofile import Layer, Profile, slowest_first
 from agent.errors import ConfigError
+from agent.modelsettings import engine_options, overrides
 from agent.vision.preprocess import Preprocessor
-from engines.graph import INPUT_NAME
+from engines.describe import describe_model
+from engines.graph import INPUT_NAME, bake
+from engines.onnxfile import read_model
 from engines.ortprofile import profile as profile_ort
 
 REFORMAT = "Reformat"
@@ -21,6 +25,7 @@ REFORMAT = "Reformat"
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from agent.config import ModelConfig
     from agent.enginecandidates import Candidate, Workshop
     from engines.backend import BackendName, Options
     from engines.model import ModelInfo
@@ -52,20 +57,43 @@ def run(workshop: Workshop, backend: str, precision: str, *, batch: int, runs: i
         run=replace(workshop.options.run, batch=batch, arrangement="latency"),
     )
     layers, run_ms, route = PROFILERS[wanted[0].backend](workshop, wanted[0], options, runs)
-    return Profile(
-        backend,
-        precision,
-        slowest_first(layers),
-        run_ms,
-        runs,
-        {
-            "threads": options.run.threads,
-            "batch": batch,
-            "width": workshop.info.width,
-            "height": workshop.info.height,
-            "route": route,
-        },
+    facts = _facts(workshop.info, options, batch, route)
+    return Profile(backend, precision, slowest_first(layers), run_ms, runs, facts)
+
+
+def as_it_is(config: ModelConfig, *, batch: int, runs: int) -> Profile:
+    """Profile a file whose weights are quantised already, with ONNX Runtime.
+
+    Nothing can be built from such a file; it serves as it is.
+
+    Raises:
+        EngineError: it cannot be read or run.
+        ConfigError: settings that do not fit it.
+    """
+    file = read_model(config.path)
+    info = describe_model(file, overrides(SLOT, config))
+    options = engine_options(config, live=True, cache_dir=None)
+    batch = info.max_batch or batch
+    found = profile_ort(
+        bake(file.model, info).SerializeToString(),
+        {INPUT_NAME: images_for(info, batch)},
+        runs=runs,
+        threads=options.run.threads,
+        providers=options.run.providers,
     )
+    layers = [Layer(n.name, n.op, n.dtype, n.ms, n.shape) for n in found.nodes]
+    facts = _facts(info, options, batch, "the file as it is")
+    return Profile("onnxruntime", info.precision, slowest_first(layers), found.run_ms, runs, facts)
+
+
+def _facts(info: ModelInfo, options: Options, batch: int, route: str) -> dict[str, object]:
+    return {
+        "threads": options.run.threads,
+        "batch": batch,
+        "width": info.width,
+        "height": info.height,
+        "route": route,
+    }
 
 
 def images_for(info: ModelInfo, batch: int) -> NDArray[np.uint8]:

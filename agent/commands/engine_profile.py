@@ -34,7 +34,8 @@ def profile(
 
     The layers are those that the library really runs, after it has joined and changed what it was
     given. Those that only change type or layout (reformats) are added up: where they take much, the
-    precision does not pay. The profiler itself makes everything a little slower.
+    precision does not pay. The profiler itself makes everything a little slower. A file that is
+    quantised already is profiled as it is, with ONNX Runtime.
 
     Example: [bold]vigia engine profile yolov8n.onnx --top 10[/bold]
     """
@@ -46,14 +47,18 @@ def profile(
     from agent.enginecandidates import Workshop
     from agent.enginehost import circumstances
     from agent.engineprofile import as_dict, by_op, warnings
-    from agent.engineprofiler import run
+    from agent.engineprofiler import as_it_is, run
+    from engines.describe import describe
 
     settings = from_options(
         ModelConfig,
         {"path": model, "threads": threads, "quantize": {"calibration": calibration}},
     )
     with output(stderr=True).status("building and profiling ..."):
-        result = run(Workshop(settings), backend, precision, batch=batch, runs=runs)
+        if describe(model).precision == "int8":
+            result = as_it_is(settings, batch=batch, runs=runs)
+        else:
+            result = run(Workshop(settings), backend, precision, batch=batch, runs=runs)
     if json_output:
         shown = as_dict(result, top or None)
         typer.echo(json.dumps({"model": str(model), "host": circumstances(settings), **shown}))

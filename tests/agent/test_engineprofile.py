@@ -2,14 +2,16 @@
 
 import json
 
+import numpy as np
 import pytest
+from onnx import helper, numpy_helper
 from typer.testing import CliRunner
 
 from agent.cli import app
 from agent.config import ModelConfig
 from agent.enginecandidates import Workshop
 from agent.engineprofile import Layer, Profile, as_dict, by_op, slowest_first, warnings
-from agent.engineprofiler import run
+from agent.engineprofiler import as_it_is, run
 from agent.errors import ConfigError
 from engines.openvinobackend import OpenVinoBackend
 from engines.ortbackend import OrtBackend
@@ -112,3 +114,30 @@ def test_the_command_prints_layers_and_sums(path):
     done = CliRunner().invoke(app, [*arguments, "--json", "--top", "0"])
     told = json.loads(done.stdout)
     assert {"layers", "by_op", "warnings", "host", "reformat_share", "threads"} <= set(told)
+
+
+def test_a_file_that_is_quantised_already_is_profiled_as_it_is(path, tmp_path):
+    source = Workshop(ModelConfig(path=path), [OrtBackend()]).source
+    model = source.graph("tensor")
+    names = [(w.name, f"{w.name}_q") for w in model.graph.initializer if len(w.dims) == 4]
+    for name, quantised in names:
+        tensor = next(w for w in model.graph.initializer if w.name == name)
+        values = numpy_helper.to_array(tensor)
+        scale = np.float32(np.abs(values).max() / 127)
+        model.graph.initializer.remove(tensor)
+        model.graph.initializer.extend(
+            [
+                numpy_helper.from_array(np.rint(values / scale).astype(np.int8), quantised),
+                numpy_helper.from_array(scale, f"{name}_scale"),
+            ]
+        )
+        node = helper.make_node("DequantizeLinear", [quantised, f"{name}_scale"], [name])
+        model.graph.node.insert(0, node)
+    file = tmp_path / "q.onnx"
+    file.write_bytes(model.SerializeToString())
+    found = as_it_is(ModelConfig(path=file, threads=1), batch=1, runs=3)
+    assert (found.precision, found.facts["route"]) == ("int8", "the file as it is")
+    assert any("Conv" in layer.op for layer in found.layers)
+    done = CliRunner().invoke(app, ["engine", "profile", str(file), "--runs", "3"])
+    assert done.exit_code == 0, done.output
+    assert "int8 on onnxruntime" in done.output
