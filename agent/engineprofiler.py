@@ -141,14 +141,14 @@ def _openvino(
 def _tensorrt(
     workshop: Workshop, candidate: Candidate, options: Options, runs: int
 ) -> tuple[list[Layer], float, str]:
-    from engines.trt.api import open_api  # noqa: PLC0415 - optional
+    from engines.trt.backend import system  # noqa: PLC0415 - optional
     from engines.trt.profile import layer_times, stage_times  # noqa: PLC0415
     from engines.trt.run import TrtEngine  # noqa: PLC0415
 
     product, engine = workshop.build(candidate, options.run)
     assert isinstance(engine, TrtEngine)
     try:
-        rows = layer_times(open_api(), engine, options.run.batch, runs)
+        rows = layer_times(system().api, engine, options.run.batch, runs)
         stages = stage_times(engine, options.run.batch, runs)
         kinds = {layer.name: layer.kind for layer in engine.facts.layers}
     finally:
