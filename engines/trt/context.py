@@ -218,7 +218,7 @@ class TrtFrameContext(TrtContext):
 
     def _take_input(self, tensor: IoTensor, shape: tuple[int, ...]) -> None:
         memory = self._kept(self._cuda.alloc(_bytes(shape, tensor.dtype)))
-        self._frames: FrameWriter = self._kept(self._kernel.writer(memory, shape))
+        self._frames: FrameWriter = self._kept(self._kernel.writer(memory))
         # Nobody writes it from the host; it stands for the input's name and type.
         self.inputs[tensor.name] = np.empty((0, *shape[1:]), tensor.dtype)
         self._api.set_address(self._context, tensor.name, memory.address)

@@ -18,8 +18,6 @@ from engines.trt.context import TrtContext, TrtFrameContext
 from engines.trt.kernel import FrameKernel
 
 if TYPE_CHECKING:
-
-
     from engines.backend import Options
     from engines.model import ModelInfo
     from engines.trt.api import IoTensor, TrtApi
@@ -137,8 +135,6 @@ class TrtEngine:
         for context in left:
             context.close()
         with self._cuda.pushed():
-            if self._kernel is not None:
-                self._kernel.close()
             # The bindings free what they hold when its last name goes: engine, then runtime.
             self._kernel = None
             self._engine = None
