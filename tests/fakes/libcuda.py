@@ -1,0 +1,117 @@
+"""Builds `libcuda.c` and loads it into this process before anything asks for the real driver."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+SOURCE = Path(__file__).with_name("libcuda.c")
+KERNEL = Path(__file__).parents[2] / "engines" / "trt" / "letterbox.cu"
+KERNEL_SHIM = Path(__file__).with_name("hostkernel.c")
+KERNEL_MARK = b"vigia host kernel\n"
+
+KINDS = ("device", "host", "stream", "event", "module", "graph", "graph exec", "primary")
+"""What is counted, in the order of the enumeration in libcuda.c."""
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vigia-test"
+
+
+def _compiled(name: str, sources: tuple[Path, ...], *flags: str) -> Path:
+    """A shared library of C sources (the first includes the others), made when they change."""
+    digest = hashlib.sha256(b"".join(s.read_bytes() for s in sources) + repr(flags).encode())
+    place = _cache() / f"{name}-{digest.hexdigest()[:16]}" / name
+    if not place.exists():
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=place.parent) as folder:
+            made = Path(folder) / name
+            command = ["gcc", "-shared", "-fPIC", "-O2", "-Wall", "-Werror", "-o", str(made)]
+            subprocess.run([*command, str(sources[0]), *flags], check=True)
+            made.rename(place)
+    return place
+
+
+def build() -> Path:
+    """The stand-in's `libcuda.so.1`."""
+    return _compiled(
+        "libcuda.so.1", (SOURCE,), "-fvisibility=hidden", "-Wl,-soname,libcuda.so.1",
+        "-Wl,-z,defs", "-ldl", "-lpthread",
+    )  # fmt: skip
+
+
+def host_kernel() -> bytes:
+    """The preprocessing kernel compiled for the processor, as the stand-in's machine code."""
+    flags = (f'-DKERNEL="{KERNEL}"', "-lm")
+    library = _compiled("letterbox.so", (KERNEL_SHIM, KERNEL), *flags)
+    return KERNEL_MARK + os.fsencode(library) + b"\0"
+
+
+@functools.cache
+def why_not() -> str:
+    """Why the real pycuda cannot run here; empty if it can."""
+    if shutil.which("gcc") is None:
+        return "there is no gcc"
+    try:
+        load()
+        import pycuda.driver  # noqa: F401, PLC0415 - after the driver that it links to
+    except (ImportError, OSError, subprocess.CalledProcessError) as error:
+        return f"pycuda does not run: {error}; scripts/test installs it"
+    return ""
+
+
+@functools.cache
+def load() -> FakeCuda:
+    """The stand-in, found under the driver's name by all that is loaded later."""
+    return FakeCuda(ctypes.CDLL(str(build()), mode=ctypes.RTLD_GLOBAL))
+
+
+class FakeCuda:
+    """What tests can see of the stand-in and do to it."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self._library = library
+        library.fake_cuda_live.restype = ctypes.c_long
+        library.fake_cuda_budget.argtypes = [ctypes.c_long]
+        library.fake_cuda_budget_left.restype = ctypes.c_long
+
+    def live(self) -> dict[str, int]:
+        """What was made and not given back, by kind."""
+        counts = {kind: self._library.fake_cuda_live(i) for i, kind in enumerate(KINDS)}
+        return {kind: count for kind, count in counts.items() if count}
+
+    @property
+    def damaged(self) -> int:
+        """Allocations behind whose end something was written."""
+        return self._library.fake_cuda_damaged()
+
+    @property
+    def depth(self) -> int:
+        """How many contexts this thread has pushed."""
+        return self._library.fake_cuda_depth()
+
+    def budget(self, allocations: int | None) -> None:
+        """Let this many allocations succeed; None for all."""
+        self._library.fake_cuda_budget(-1 if allocations is None else allocations)
+
+    @property
+    def budget_left(self) -> int:
+        return self._library.fake_cuda_budget_left()
+
+    def integrated(self, yes: bool) -> None:
+        """Whether the device shares memory with the host, as a Jetson does."""
+        self._library.fake_cuda_integrated(int(yes))
+
+    def refuse_captures(self, yes: bool) -> None:
+        """Let every graph capture fail at its end."""
+        self._library.fake_cuda_refuse_captures(int(yes))
+
+    def recover(self) -> None:
+        """Forget a lost context and damage found."""
+        self._library.fake_cuda_recover()
