@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 import numpy as np
 
 from agent.enginepictures import fill
+from agent.errors import OutputError
 from agent.vision.preprocess import Preprocessor
-from engines.errors import EngineError, InferenceError
+from engines.errors import EngineError
 from engines.race import Timing, timing
 
 if TYPE_CHECKING:
@@ -43,6 +44,9 @@ WARM_UP_RUNS = 3
 """Whole ways that are not timed: buffers, clocks and, on a GPU, graphs settle."""
 
 MS_PER_S = 1e3
+
+FAILURES = (EngineError, OutputError)
+"""What an engine may fail with; the second is an output that cannot be decoded, NaN perhaps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +125,7 @@ class Course:
 
     Raises:
         InferenceError: the engine cannot run this batch.
+        OutputError: what it gives cannot be decoded.
     """
 
     def __init__(
@@ -142,7 +147,7 @@ class Course:
             for context in self._contexts:
                 for _ in range(WARM_UP_RUNS):
                     self._way(context)
-        except EngineError:
+        except FAILURES:
             self.close()
             raise
         self.stages: defaultdict[str, list[float]] = defaultdict(list)
@@ -154,6 +159,7 @@ class Course:
 
         Raises:
             InferenceError: the engine fails.
+            OutputError: what it gives cannot be decoded.
         """
         self._on_every_lane(seconds / 2, self._timed_way)
         began = time.perf_counter()
@@ -246,19 +252,18 @@ def compare(
         for candidate, engine in engines.items():
             try:
                 courses[candidate] = Course(engine, info, decoder, pictures, setting.batch)
-            except EngineError as error:
+            except FAILURES as error:
                 reasons[candidate] = str(error)
         for number in range(ROUNDS):
             order = list(courses)
-            # Who runs first after whom changes from round to round.
-            for candidate in order[number % len(order) :] + order[: number % len(order)]:
+            start = number % max(1, len(order))
+            # Who runs first, and after whom, changes from round to round.
+            for candidate in (*order[start:], *order[:start]):
                 try:
                     courses[candidate].lap(seconds / ROUNDS)
-                except InferenceError as error:
+                except FAILURES as error:
                     reasons[candidate] = str(error)
                     courses.pop(candidate).close()
-            if not courses:
-                break
         reference = next((c for one, c in courses.items() if one.reference), None)
         return [
             Row(candidate, setting, reason=reasons[candidate])

@@ -110,6 +110,14 @@ def test_an_engine_that_fails_at_once_or_later_is_a_row_with_a_reason():
     assert all(engine.open_contexts == 0 for engine in engines.values())
 
 
+def test_answers_that_cannot_be_read_are_a_reason():
+    def nonsense(images):
+        return np.full((len(images), 6, 8), np.nan, np.float32)
+
+    (row,) = run({OTHER: fake(nonsense)})
+    assert "NaN or infinite" in row.reason
+
+
 class OtherDevice(FakeEngine):
     """An engine whose contexts time their own stages."""
 
