@@ -61,7 +61,8 @@ DEVICE float vigia_value(const unsigned char *frame, int pitch, int sl, int st, 
 #define PARAMETERS const unsigned char *frame, int pitch, int sl, int st, int sw, int sh, \
     int tl, int tt, int tr, int tb, int w, int h, \
     float g0, float g1, float g2, float o0, float o1, float o2, int half, void *out
-#define VALUE(c, g, o) (g) * vigia_value(frame, pitch, sl, st, sw, sh, tl, tt, tr, tb, c, x, y) + (o)
+#define VALUE(c, g, o) \
+    ((g) * vigia_value(frame, pitch, sl, st, sw, sh, tl, tt, tr, tb, c, x, y) + (o))
 
 #ifdef VIGIA_HOST
 void vigia_frame(PARAMETERS)

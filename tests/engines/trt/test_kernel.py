@@ -1,4 +1,4 @@
-"""The GPU's preprocessing kernel: its arithmetic on the processor, and that GPU compilers take it."""
+"""The GPU's preprocessing kernel: its arithmetic on the processor, and GPU compilers take it."""
 
 import ctypes
 import shutil
@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from agent.vision.preprocess import Preprocessor, window
+from agent.vision.preprocess import Preprocessor
 from engines.errors import BackendError
 from engines.model import Resize
 from engines.trt import compile as compiling
@@ -64,8 +64,9 @@ def run(function, frame, source, target, width, height, mean, std):
 def test_kernel_equals_the_processors_preprocessing(on_host, resize, width, height, in_w, in_h):
     frame = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
     expected = np.zeros((in_h, in_w, 3), np.uint8)
-    Preprocessor(resize, in_w, in_h).write(frame, expected)
-    place = window(width, height, in_w, in_h, resize)
+    preprocessor = Preprocessor(resize, in_w, in_h)
+    preprocessor.write(frame, expected)
+    place, _ = preprocessor.fit(width, height)
     mean, std = (0.1, 0.2, 0.3), (0.5, 0.6, 0.7)
     found = run(on_host, frame, place.source, place.target, in_w, in_h, mean, std)
     wanted = expected[..., ::-1].transpose(2, 0, 1).astype(np.float32) / 255
