@@ -68,26 +68,27 @@ def _resized(
     pixels: NDArray[np.float64], high: int, wide: int, *, smooth: bool
 ) -> NDArray[np.float64]:
     """Rows, then columns: both filters are separable."""
-    weights = _mean_weights if smooth else _linear_weights
-    rows = weights(pixels.shape[0], high)
-    columns = weights(pixels.shape[1], wide)
-    return np.asarray(np.einsum("ia,abc,jb->ijc", rows, pixels, columns, optimize=True))
+    one = _mean if smooth else _linear
+    return one(one(pixels, high).transpose(1, 0, 2), wide).transpose(1, 0, 2)
 
 
-def _linear_weights(old: int, new: int) -> NDArray[np.float64]:
-    """Bilinear, pixels' centres at halves: [new, old].
+def _linear(lines: NDArray[np.float64], new: int) -> NDArray[np.float64]:
+    """Bilinear along the first axis, lines' centres at halves.
 
-    New pixel i lies at `(i + 0.5) old / new - 0.5`, between two old ones; beyond the edge the edge
+    New line i lies at `(i + 0.5) old / new - 0.5`, between two old ones; beyond the edge the edge
     goes on.
     """
+    old = len(lines)
     places = (np.arange(new) + 0.5) * old / new - 0.5
     low = np.floor(places).astype(int)
-    part = places - low
-    weights = np.zeros((new, old))
-    lines = np.arange(new)
-    np.add.at(weights, (lines, np.clip(low, 0, old - 1)), 1 - part)
-    np.add.at(weights, (lines, np.clip(low + 1, 0, old - 1)), part)
-    return weights
+    part = (places - low)[:, None, None]
+    below, above = lines[np.clip(low, 0, old - 1)], lines[np.clip(low + 1, 0, old - 1)]
+    return np.asarray(below * (1 - part) + above * part)
+
+
+def _mean(lines: NDArray[np.float64], new: int) -> NDArray[np.float64]:
+    """Mean along the first axis over what a new line covers."""
+    return np.asarray(np.tensordot(_mean_weights(len(lines), new), lines, axes=(1, 0)))
 
 
 def _mean_weights(old: int, new: int) -> NDArray[np.float64]:

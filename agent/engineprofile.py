@@ -104,13 +104,6 @@ def by_op(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
     return _together(layers, lambda layer: (layer.op, layer.precision))
 
 
-def by_precision(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
-    """Computing layers put together by precision; those that compute nothing are one row."""
-    return _together(
-        layers, lambda layer: ("reformats" if layer.reformat else "layers", layer.precision)
-    )
-
-
 def _together(
     layers: tuple[Layer, ...], key: Callable[[Layer], tuple[str, str]]
 ) -> tuple[Layer, ...]:

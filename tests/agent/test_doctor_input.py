@@ -78,7 +78,7 @@ def agreements(fault, pictures, **changes):
     if fault is not None:
         model = fault(model)
     described = replace(describe(faults.MODEL), **changes)
-    plain = PlainModel(model, threads=2)
+    plain = PlainModel(model)
     return try_variants(
         lambda image: plain.run(feed(model, described.input.name, image)),
         Decoder(described, PostprocessSettings()),
@@ -141,7 +141,7 @@ def test_the_fix_that_is_proposed_is_one(pictures):
     assert finding.status == "ok"
 
 
-@pytest.mark.parametrize("level", [0, 90, 255])
+@pytest.mark.parametrize("level", [0, 200])
 def test_pictures_of_nothing_are_no_proof_against_the_input(level):
     empty = [np.full((48, 64, 3), level, np.uint8)] * 2
     (finding,) = check_variants(agreements(None, empty))
@@ -173,7 +173,7 @@ def test_trying_ends_when_the_time_is_over(pictures):
 def test_a_picture_and_its_mirror_image_agree_for_a_model_that_is_right(pictures):
     model = onnx.load(faults.MODEL)
     described = describe(faults.MODEL)
-    plain = PlainModel(model, threads=2)
+    plain = PlainModel(model)
     looker = Looker(
         lambda image: plain.run(feed(model, described.input.name, image)),
         Decoder(described, PostprocessSettings()),

@@ -38,9 +38,9 @@ def test_what_the_runtime_refuses_is_our_error():
 
 
 def test_two_equal_models_do_not_part():
-    model = onnx.load(faults.MODEL)
-    image = np.random.default_rng(0).random((1, 3, 320, 320), np.float32)
-    feeds = feed(model, model.graph.input[0].name, image)
+    model = convolution(branch=True)
+    image = np.random.default_rng(0).random((1, 3, 8, 8), np.float32)
+    feeds = feed(model, "images", image)
     assert first_difference(model, model, (feeds, feeds), 1e-6) is None
 
 
