@@ -69,7 +69,8 @@ def _resized(
 ) -> NDArray[np.float64]:
     """Rows, then columns: both filters are separable."""
     one = _mean if smooth else _linear
-    return one(one(pixels, high).transpose(1, 0, 2), wide).transpose(1, 0, 2)
+    rows = one(pixels, high)
+    return np.asarray(one(rows.transpose(1, 0, 2), wide).transpose(1, 0, 2))
 
 
 def _linear(lines: NDArray[np.float64], new: int) -> NDArray[np.float64]:
