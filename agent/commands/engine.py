@@ -7,6 +7,7 @@ import typer
 from agent.commands import (
     engine_bench,
     engine_build,
+    engine_cache,
     engine_doctor,
     engine_profile,
     engine_verify,
@@ -19,3 +20,6 @@ app.command("verify")(engine_verify.verify)
 app.command("bench")(engine_bench.bench)
 app.command("profile")(engine_profile.profile)
 app.command("doctor")(engine_doctor.doctor)
+app.command("list")(engine_cache.list_plans)
+app.command("show")(engine_cache.show)
+app.command("prune")(engine_cache.prune)
