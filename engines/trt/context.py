@@ -46,6 +46,7 @@ class TrtContext:
         self._copies_in: list[tuple[DeviceMemory, HostMemory, int]] = []
         self._copies_out: list[tuple[HostMemory, DeviceMemory, int]] = []
         self._resources = contextlib.ExitStack()
+        self._stream: Any = None
         self._graph: Graph | None = None
         self._closed = False
 
@@ -127,6 +128,11 @@ class TrtContext:
             return
         self._closed = True
         with self._cuda.pushed():
+            if self._stream is not None:
+                # What was enqueued before a failure still uses the buffers. If the GPU is lost,
+                # nothing uses them any more.
+                with contextlib.suppress(InferenceError):
+                    self._stream.synchronize()
             if self._graph is not None:
                 self._graph.close()
             self._graph = None

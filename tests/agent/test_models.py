@@ -7,7 +7,9 @@ import pytest
 
 from agent.config import ModelConfig
 from agent.errors import ConfigError
-from agent.models import default_cache_dir, load_model, overrides
+from agent.models import load_model
+from agent.modelsettings import overrides
+from agent.plans import default_cache_dir
 from engines.errors import EngineError, UnsupportedModelError
 from tests.vectors.models import make_model
 
