@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.integration.agents import Agents
 from tests.integration.certificates import Authority, Pair
 from tests.integration.mosquitto import Mosquitto, binary
 from tests.integration.subscriber import Subscriber
+from tests.vectors.models import make_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -112,6 +114,21 @@ def subscriber(mosquitto: Mosquitto, prefix: str) -> Iterator[Subscriber]:
     """Reads everything below the test's prefix."""
     with Subscriber(mosquitto.ports["plain"], f"{prefix}/#") as reader:
         yield reader
+
+
+@pytest.fixture
+def agents(tmp_path: Path) -> Iterator[Agents]:
+    agents = Agents(tmp_path)
+    yield agents
+    agents.kill()
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A tiny detector, so that the tests' time goes into what they test."""
+    path = tmp_path / "tiny.onnx"
+    make_model(path, "detect", "yolo", nc=3, size=64)
+    return path
 
 
 def _passwords(file: Path) -> Path:
