@@ -53,6 +53,11 @@ def refusals(model, major, refused_op):
         for n in model.graph.node
         if n.op_type == "Constant" and n.attribute[0].HasField("t")
     }
+    weights = set(constants) | {
+        n.output[0]
+        for n in model.graph.node
+        if n.op_type == "QuantizeLinear" and n.input[0] in constants
+    }
     images = {
         i.name for i in model.graph.input if i.type.tensor_type.elem_type == TensorProto.UINT8
     }
@@ -64,13 +69,13 @@ def refusals(model, major, refused_op):
         elif images & set(node.input) and node.op_type != "Cast":
             sentence = "UINT8 network inputs can only be used by a Cast"
         elif node.op_type in {"QuantizeLinear", "DequantizeLinear"}:
-            sentence = _quantisation(node, constants)
+            sentence = _quantisation(node, constants, weights)
         if sentence:
             found.append((index, node.name, node.op_type, sentence))
     return found
 
 
-def _quantisation(node, constants):
+def _quantisation(node, constants, weights):
     scale = constants.get(node.input[1])
     if scale is None:
         return "Scale input must be an initializer"
@@ -81,9 +86,8 @@ def _quantisation(node, constants):
         return "Non-zero zero point is not supported. Input zero_point should be all zeros"
     if len(node.input) > 2 and constants[node.input[2]].data_type != TensorProto.INT8:
         return "Only int8 quantization is supported"
-    if values.size > 1 and node.input[0] not in constants:
-        produced = node.input[0].endswith("_quantized")
-        return "" if produced else "Per-channel activation quantization is not supported"
+    if values.size > 1 and node.input[0] not in weights:
+        return "Per-channel activation quantization is not supported"
     return ""
 
 
