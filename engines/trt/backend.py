@@ -13,7 +13,7 @@ from engines.errors import BackendError, BuildError, EngineError, InferenceError
 from engines.qdqrules import violations
 from engines.regions import sensitive
 from engines.trt import run
-from engines.trt.api import TrtApi, open_api
+from engines.trt.api import TrtApi, import_advice, open_api
 from engines.trt.board import available_bytes
 from engines.trt.feed import pictures, shapes
 from engines.trt.order import Order
@@ -65,15 +65,21 @@ def system() -> System:
         BackendError: one of them cannot be used.
     """
     api = open_api()
-    # Not at the top: a machine without CUDA must be able to say what it lacks.
     try:
+        # Not at the top: a machine without CUDA must be able to say what it lacks.
         from engines.trt.cudapycuda import open_port  # noqa: PLC0415 - see above
 
         return System(api, open_port())
     except ImportError as error:
-        raise BackendError(f"pycuda cannot be imported: {error}; pip install pycuda") from error
+        raise BackendError(f"pycuda cannot be imported: {error}; {_advice(error)}") from error
     except InferenceError as error:
         raise BackendError(f"the GPU cannot be used: {error}") from error
+
+
+def _advice(error: ImportError) -> str:
+    if "No module named" in str(error):
+        return "pip install pycuda, which needs nvcc and g++"
+    return import_advice(str(error))
 
 
 def offers(compute_capability: str) -> tuple[Precision, ...]:

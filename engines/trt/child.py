@@ -31,6 +31,7 @@ from engines.trt.api import TrtApi, import_tensorrt
 from engines.trt.board import Board
 from engines.trt.build import Ranges, build
 from engines.trt.order import Order
+from engines.trt.upload import Uploader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -155,13 +156,14 @@ def _ranges(header: Mapping[str, Any], order: Order) -> Ranges | None:
     if order.route.calibration == "cache":
         return Ranges(cache=header["cache"].encode())
     if order.route.calibration == "pictures":
-        from engines.trt.upload import Uploader  # noqa: PLC0415 - CUDA, which other routes need not
+        # Not at the top: the other routes need no CUDA of their own.
+        from engines.trt.cudapycuda import open_port  # noqa: PLC0415 - see above
 
         pictures = header["pictures"]
         batches = _read_batches(
             pictures["fd"], pictures["count"], tuple(pictures["shape"]), np.dtype(pictures["dtype"])
         )
-        return Ranges(batches=batches, upload=Uploader())
+        return Ranges(batches=batches, upload=Uploader(open_port()))
     return None
 
 

@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from engines.trt.cudapycuda import open_port
-
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -20,11 +18,11 @@ class Uploader:
     What it holds is freed with the process, which ends with the build.
 
     Args:
-        port: the GPU, or None to open it.
+        port: the GPU.
     """
 
-    def __init__(self, port: CudaPort | None = None) -> None:
-        self._port = port or open_port()
+    def __init__(self, port: CudaPort) -> None:
+        self._port = port
         self._buffers: tuple[HostMemory, DeviceMemory, Stream] | None = None
 
     def __call__(self, batch: NDArray[Any]) -> int:

@@ -216,13 +216,12 @@ def host_upload(monkeypatch, tmp_path):
     """In the child, batches stay on the host: the fake TensorRT reads from there."""
     (tmp_path / "sitecustomize.py").write_text(
         "import sys, types\n"
-        "upload = types.ModuleType('engines.trt.upload')\n"
-        "class Uploader:\n"
-        "    def __call__(self, batch):\n"
-        "        self.batch = batch\n"
-        "        return batch.ctypes.data\n"
-        "upload.Uploader = Uploader\n"
-        "sys.modules['engines.trt.upload'] = upload\n"
+        "cudapycuda = types.ModuleType('engines.trt.cudapycuda')\n"
+        "def open_port():\n"
+        "    from tests.fakes.cudaport import HostPort\n"
+        "    return HostPort()\n"
+        "cudapycuda.open_port = open_port\n"
+        "sys.modules['engines.trt.cudapycuda'] = cudapycuda\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
 
