@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 import onnx
 import onnxruntime
@@ -25,6 +26,7 @@ from rich.table import Table
 from agent.building import build as build_slot
 from agent.calibration import pictures
 from agent.config import ModelConfig
+from agent.models import load_model, load_plan
 from agent.modelsettings import engine_options
 from agent.plans import PlanRequest, Plans
 from agent.versions import versions
@@ -166,6 +168,32 @@ def conveyor(folder: Path, keep_float: str, backend: str, precision: str) -> dic
     }
 
 
+def swaps(folder: Path) -> dict[str, Any]:
+    """FP32 and int8 of the demo's model in turn, under a live source of 30 frames a second."""
+    config = ModelConfig(
+        path=CONVEYOR / "conveyor-n.onnx",
+        threads=1,
+        backend="onnxruntime",
+        precision="int8",
+        quantize={"calibration": VIDEO},
+    )
+    plans = Plans(PlanRequest("main", config, True, folder))
+    build_slot(plans, lambda progress: None)
+    plan = plans.find()
+    assert plan is not None
+    floating = config.model_copy(update={"precision": "fp32"})
+    capture = cv2.VideoCapture(str(VIDEO))
+    frames = [capture.read()[1] for _ in range(8)]
+    capture.release()
+    return swap_under_load(
+        [
+            lambda: load_model("main", floating, live=True, cache_dir=folder),
+            lambda: load_plan(plans, plan),
+        ],
+        frames,
+    )
+
+
 def targets(report: dict[str, Any]) -> list[dict[str, Any]]:
     """Each target with its figure, and whether it holds."""
     rows = []
@@ -190,8 +218,9 @@ def targets(report: dict[str, Any]) -> list[dict[str, Any]]:
         ]
         row("demo model: mAP50-95 lost by int8", max(losses), 0.01, "<=")
     if "swap" in report:
-        row("swap at 30 fps: frames lost", report["swap"]["lost"], 0, "<=")
-        row("swap at 30 fps: frames late", report["swap"]["late"], 1, "<=")
+        row("swap at 30 fps: frames lost", report["swap"]["swap"]["lost"], 0, "<=")
+        row("swap at 30 fps: latest frame late by, ms",
+            report["swap"]["swap"]["latest_ms"], 33.3, "<=")  # fmt: skip
     return rows
 
 
@@ -212,7 +241,7 @@ def main() -> None:
                 "head": conveyor(folder, "head", "onnxruntime", "int8"),
                 "none": conveyor(folder, "none", "onnxruntime", "int8"),
             },
-            "swap": swap_under_load,
+            "swap": lambda: swaps(folder),
         }
         report: dict[str, Any] = {
             "date": time.strftime("%Y-%m-%d", time.gmtime()),

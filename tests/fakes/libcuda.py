@@ -11,6 +11,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+import pytest
+
 SOURCE = Path(__file__).with_name("libcuda.c")
 KERNEL = Path(__file__).parents[2] / "engines" / "trt" / "letterbox.cu"
 KERNEL_SHIM = Path(__file__).with_name("hostkernel.c")
@@ -64,6 +66,15 @@ def why_not() -> str:
     except (ImportError, OSError, subprocess.CalledProcessError) as error:
         return f"pycuda does not run: {error}; scripts/test installs it"
     return ""
+
+
+def require() -> None:
+    """Skip the test where the real pycuda cannot run; where everything must run, fail it."""
+    reason = why_not()
+    if reason and os.environ.get("CI"):
+        pytest.fail(reason)
+    if reason:
+        pytest.skip(reason)
 
 
 @functools.cache

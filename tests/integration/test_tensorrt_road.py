@@ -16,7 +16,10 @@ ROOT = Path(__file__).parents[2]
 FAKES = ROOT / "tests" / "fakes"
 CONVEYOR = ROOT / "examples" / "conveyor"
 
-pytestmark = pytest.mark.skipif(bool(libcuda.why_not()), reason=libcuda.why_not() or "pycuda")
+
+@pytest.fixture(autouse=True)
+def _pycuda():
+    libcuda.require()
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,11 @@ from tests.fakes.tensorrt import running
 from tests.fakes.tensorrt.release import VERSIONS
 from tests.fakes.trtorders import api
 
-pytestmark = pytest.mark.skipif(bool(libcuda.why_not()), reason=libcuda.why_not() or "pycuda")
+
+@pytest.fixture(autouse=True)
+def _pycuda():
+    libcuda.require()
+
 
 SHAPES = {"frames_bgr_u8": ((1, SIZE, SIZE, 3), (4, SIZE, SIZE, 3), (4, SIZE, SIZE, 3))}
 FRAME = np.random.default_rng(0).integers(0, 255, (4, SIZE, SIZE, 3), np.uint8)
