@@ -8,6 +8,7 @@ goes when that is closed.
 from __future__ import annotations
 
 import atexit
+import ctypes
 import functools
 import hashlib
 import threading
@@ -15,11 +16,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pycuda.driver as driver
+from pycuda import driver
 
 from engines.errors import InferenceError
 from engines.trt.board import Board
-from engines.trt.cudagraph import DriverGraph
+from engines.trt.cudagraph import LIBRARY, DriverGraph
 from engines.trt.cudagraph import capture as capture_graph
 
 if TYPE_CHECKING:
@@ -276,4 +277,8 @@ class PycudaPort:
             self._modules.clear()
         context, self._context = self._context, None
         _opened.cache_clear()
+        # pycuda gives a primary context back only where it is current, forgets then that it is, and
+        # leaves it on the driver's own stack.
+        context.push()
         context.detach()
+        ctypes.CDLL(LIBRARY).cuCtxPopCurrent_v2(ctypes.byref(ctypes.c_void_p()))
