@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, get_args
 from engines.backend import BackendName, Precision, Product, Progress
 from engines.errors import BackendError, BuildError, PlanError
 from engines.fingerprint import machine
+from engines.openvinograph import unsigned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -75,9 +76,8 @@ class OpenVinoBackend:
             )
         tell(Progress(f"writing the {recipe.precision} graph"))
         if recipe.precision == "int8":
-            # Pairs as TensorRT wants them lose a twentieth of mAP here; see docs/precision.md.
-            variants = source.variants("host", recipe.float_nodes, tell)
-            model, route = variants.qdq_host(), "host q/dq graph"
+            model = unsigned(source.variants("host", recipe.float_nodes, tell).qdq())
+            route = "unsigned q/dq graph"
         else:
             model, route = source.graph("host"), f"graph, {recipe.precision} hint"
         blob = pack(recipe.precision, model.SerializeToString())

@@ -55,7 +55,8 @@ class OrtBackend:
         if recipe.precision == "fp32":
             model, route = source.graph("host"), "graph"
         elif recipe.precision == "int8":
-            model, route = source.variants("host", recipe.float_nodes, tell).qdq(), "q/dq graph"
+            variants = source.variants("host", recipe.float_nodes, tell)
+            model, route = variants.qdq_host(), "host q/dq graph"
         else:
             raise BuildError(
                 f"ONNX Runtime does not compute in {recipe.precision} on a processor: it casts to "
