@@ -25,17 +25,19 @@ REFORMAT = re.compile(r"reformat|NoOp.*copy|CopyNode", re.IGNORECASE)
 """Kinds of layers that only change how values lie."""
 
 TYPES = (
-    (re.compile(r"int8|\bi8\b", re.IGNORECASE), "int8"),
-    (re.compile(r"fp16|half|\bf16\b|float16", re.IGNORECASE), "fp16"),
+    (re.compile(r"(?<!u)int8|\bi8\b", re.IGNORECASE), "int8"),
     (re.compile(r"bf16|bfloat16", re.IGNORECASE), "bf16"),
+    (re.compile(r"fp16|half|\bf16\b|float16", re.IGNORECASE), "fp16"),
     (re.compile(r"fp32|float32|\bf32\b|\bfloat\b", re.IGNORECASE), "fp32"),
 )
-"""Spellings of types; `bf16` is no `f16`, since a word begins before neither's `f`."""
+"""Spellings of types; the first that fits counts, so BFloat16 is no Float16. Frames are UInt8,
+which is no arithmetic."""
 
 DLA = re.compile(r"\bdla\b|DLA_|\{ForeignNode\[.*dla", re.IGNORECASE)
 
-INT8_SHARE = 0.5
-"""An engine counts as int8 if more than this share of its computing layers is."""
+SHARE = 0.5
+"""An engine is of a reduced precision if more than this share of its computing layers is: TensorRT
+may leave single layers in another that is quicker there, and int8 engines keep a float head."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +70,8 @@ class EngineFacts:
 
     Attributes:
         layers: all of them, in the order they run.
-        precision: what its computing layers compute in: "int8" if most do, else "fp16", "bf16" or
-            "fp32" if all that are not int8 agree, else "mixed".
+        precision: "int8", "fp16" or "bf16" if most of its computing layers compute in it, "fp32" if
+            all do, else "mixed".
     """
 
     layers: tuple[Layer, ...]
@@ -132,9 +134,7 @@ def _precision(layers: tuple[Layer, ...]) -> str:
     known = [row for row in layers if row.precision != "other" and not row.reformat]
     counted = [row for row in known if row.computes] or known
     kinds = Counter(row.precision for row in counted)
-    if kinds["int8"] > INT8_SHARE * len(counted):
-        return "int8"
-    floats = {kind for kind in kinds if kind != "int8"}
-    if kinds["int8"] or len(floats) != 1:
-        return "mixed"
-    return floats.pop()
+    for kind in ("int8", "fp16", "bf16"):
+        if kinds[kind] > SHARE * len(counted):
+            return kind
+    return "fp32" if set(kinds) == {"fp32"} else "mixed"
