@@ -11,8 +11,6 @@ from .build import build
 from .callbacks import call
 from .faults import fault
 
-UNLIMITED = 1 << 40
-
 
 def say(logger, trt, severity, text):
     call(logger, "log", trt.module.ILogger.Severity[severity], text)
@@ -229,15 +227,9 @@ class IBuilderConfig:
     def clear_flag(self, flag):
         self._flags.discard(flag)
 
-    def get_flag(self, flag):
-        return flag in self._flags
-
     def set_memory_pool_limit(self, pool, pool_size):
         assert isinstance(pool, self._trt.module.MemoryPoolType)
         self._pools[pool.name] = pool_size
-
-    def get_memory_pool_limit(self, pool):
-        return self._pools.get(pool.name, UNLIMITED)
 
     def add_optimization_profile(self, profile):
         self._profiles.append(profile)
@@ -301,14 +293,6 @@ class Builder:
     @property
     def num_DLA_cores(self):  # noqa: N802 - TensorRT's name
         return int(fault("dla") or 0)
-
-    @property
-    def platform_has_fast_fp16(self):
-        return True
-
-    @property
-    def platform_has_fast_int8(self):
-        return True
 
     def create_network(self, flags=0):
         return self._trt.module.INetworkDefinition(flags)

@@ -55,10 +55,6 @@ class IProfiler(Derivable):
         raise NotImplementedError
 
 
-class IOutputAllocator(Derivable):
-    pass
-
-
 class IInt8EntropyCalibrator2(Derivable):
     def get_batch_size(self):
         raise NotImplementedError

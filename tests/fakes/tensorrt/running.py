@@ -107,9 +107,6 @@ class ICudaEngine:
     def get_tensor_shape(self, name):
         return self._tensors[name][2]
 
-    def get_tensor_location(self, name):
-        return self._trt.module.TensorLocation.DEVICE
-
     def get_tensor_profile_shape(self, name, profile_index):
         assert profile_index == 0
         return [tuple(shape) for shape in self._header["profile"][name]]
@@ -195,9 +192,6 @@ class IExecutionContext:
             return False
         self._addresses[name] = memory
         return True
-
-    def get_tensor_address(self, name):
-        return self._addresses.get(name, 0)
 
     def infer_shapes(self):
         return [name for name in self._inputs() if -1 in self._input_shape(name)]
