@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 RECIPE = "vigia.pictures/1"
 """Changes with the way pictures are chosen or prepared, so that old digests fit no more."""
 
-MIN_PICTURES = 16
+MIN_PICTURES = 12
 """Fewer than this, calibration and held-out ones together, say too little of a camera."""
 
 MIN_SHARE = 0.5
