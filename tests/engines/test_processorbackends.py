@@ -19,7 +19,7 @@ from engines.ortbackend import OrtBackend
 from engines.source import Source
 
 CONVEYOR = Path(__file__).parents[2] / "examples" / "conveyor"
-OPTIONS = Options(run=RunOptions(threads=2))
+OPTIONS = Options(run=RunOptions(threads=1))
 
 HAS_OPENVINO = importlib.util.find_spec("openvino") is not None
 NEEDS_OPENVINO = pytest.mark.skipif(not HAS_OPENVINO, reason="OpenVINO is not installed")
@@ -36,7 +36,7 @@ def make_source(calibration=None) -> Source:
 @pytest.fixture(scope="module")
 def source() -> Source:
     info = make_source().info
-    chosen, _ = pictures(CONVEYOR / "sample.mp4", info, 16)
+    chosen, _ = pictures(CONVEYOR / "sample.mp4", info, 8)
     return make_source(chosen)
 
 
