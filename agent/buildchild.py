@@ -59,8 +59,9 @@ def _own_stdout() -> TextIO:
 
 
 def _end_with_parent() -> None:
-    # Nothing more is sent, so that reading returns when the parent has gone, however it went.
-    sys.stdin.buffer.read()
+    # Nothing more is sent, so that reading returns when the parent has gone, however it went. Not
+    # by `sys.stdin`, whose lock would be held when this process ends of itself.
+    os.read(sys.stdin.fileno(), 1)
     os.killpg(0, signal.SIGKILL)
 
 

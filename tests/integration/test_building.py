@@ -23,8 +23,11 @@ from tests.integration.agents import (
 )
 from tests.integration.subscriber import Received, Subscriber, until
 
-BUILD_S = 55.0
-"""A build of the demo model with a few pictures takes a fraction of this."""
+pytestmark = pytest.mark.timeout(200)
+
+BUILD_S = 120.0
+"""A build of the demo model with a few pictures takes 10 s on two idle cores;
+but it comes last, so on a machine that is busy with other things it waits."""
 
 LOOSE = {"min_cosine": 0.5, "min_matched": 0.1, "max_score_drift": 0.5, "max_map_loss": 0.9}
 """What is tested here is not how right int8 is: few pictures make a quick build."""
@@ -131,7 +134,13 @@ def test_fp32_serves_at_once_int8_takes_over_and_is_there_at_once_the_next_time(
 @pytest.mark.slow
 def test_auto_ends_with_what_the_report_chose(agents, mosquitto, subscriber, prefix):
     quantize = {"calibration": str(CONVEYOR / "sample.mp4"), "images": 8}
-    config = conveyor(mosquitto.ports["plain"], prefix, precision="auto", quantize=quantize)
+    config = conveyor(
+        mosquitto.ports["plain"],
+        prefix,
+        backend="onnxruntime",
+        precision="auto",
+        quantize=quantize,
+    )
     process = agents.start(config)
     subscriber.wait_for(has("belt", 1), SOON_S)
     messages = subscriber.wait_for(build_is("ready"), BUILD_S)
@@ -224,20 +233,24 @@ def test_an_agent_that_is_killed_during_a_build_leaves_no_child(
     until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, SOON_S)
 
 
-def test_a_damaged_plan_is_built_anew(agents, mosquitto, subscriber, prefix, tmp_path: Path):
+@pytest.mark.slow
+def test_a_damaged_plan_does_not_serve_and_is_built_anew(
+    agents, mosquitto, subscriber, prefix, tmp_path: Path
+):
     config = conveyor(mosquitto.ports["plain"], prefix, **int8())
     process = agents.start(config)
     subscriber.wait_for(build_is("ready"), BUILD_S)
     stop(process)
-    plans = [p for p in (tmp_path / "cache").rglob("*") if p.is_file() and p.stat().st_size > 10**5]
-    assert plans
-    for path in plans:
+    large = [p for p in (tmp_path / "cache").rglob("*") if p.is_file() and p.stat().st_size > 10**5]
+    assert large
+    for path in large:
         data = bytearray(path.read_bytes())
         data[len(data) // 2] ^= 1
         path.write_bytes(data)
     subscriber.wait_for(lambda all_: states(all_)[-1] == "offline", SOON_S)
     before = len(subscriber.messages)
     process = agents.start(config)
-    messages = subscriber.wait_for(lambda all_: build_is("ready")(all_[before:]), BUILD_S)
-    assert {"building", "ready"} <= {b["state"] for b in build_states(messages[before:])}
-    stop(process)
+    subscriber.wait_for(lambda all_: build_is("building")(all_[before:]), SOON_S)
+    messages = subscriber.wait_for(lambda all_: has("belt", 5)(all_[before:]), SOON_S)
+    assert served(detections(messages[before:], "belt")) == [("onnxruntime", "fp32")]
+    assert "damaged" in agents.log(1) or "removed" in agents.log(1)
