@@ -183,7 +183,7 @@ class Selector:
             if champion is not None:
                 self._close(champion.engine)
         if champion is None:
-            raise BuildError(_refusal(list(rows.values())))
+            raise BuildError(_refusal(list(rows.values()), self._policy))
         return Selection(champion.row, champion.product, tuple(rows.values()))
 
     def _enter(self, backend: Backend, precision: Precision) -> _Entrant | Row:
@@ -327,11 +327,12 @@ def built(
     return replace(product, facts={**product.facts, BUILD_S: round(time.monotonic() - began, 2)})
 
 
-def _refusal(rows: Sequence[Row]) -> str:
+def _refusal(rows: Sequence[Row], policy: Policy) -> str:
     if not rows:
         return (
-            "no engine can be built: no backend here offers the precision that is asked for; "
-            "set precision: auto, or install the backend's library"
+            f"no engine can be built: of {', '.join(policy.backends)}, none that can be used here "
+            f"computes in {' or '.join(policy.precisions)} on this machine; set precision: auto, "
+            "or install the backend's library"
         )
     fallen = "; ".join(f"{row.name}: {row.reason}" for row in rows)
     return f"no engine can be taken: {fallen}"

@@ -17,6 +17,9 @@ FAKES = ROOT / "tests" / "fakes"
 CONVEYOR = ROOT / "examples" / "conveyor"
 
 
+pytestmark = pytest.mark.timeout(180)
+
+
 @pytest.fixture(autouse=True)
 def _pycuda():
     libcuda.require()

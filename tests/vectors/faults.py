@@ -51,6 +51,11 @@ def wants_bytes(model: onnx.ModelProto) -> onnx.ModelProto:
     return _weights(model, _first_conv(model).input[1], lambda w: w / 255)
 
 
+def gets_bytes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Is given 0..255 where it was trained on 0..1."""
+    return _weights(model, _first_conv(model).input[1], lambda w: w * 255)
+
+
 def divides(model: onnx.ModelProto) -> onnx.ModelProto:
     """Scales 0..255 to 0..1 by itself."""
     return _before(model, "Div", 255.0)
