@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from engines.trt.api import TrtApi
+from engines.trt.build import Ranges, build
 from engines.trt.order import Order
 from tests.engines.graphs import convolution
 from tests.fakes.tensorrt.release import make
@@ -78,3 +81,13 @@ GRAPHS: dict[str, object] = {
 def content(route) -> bytes:
     model: onnx.ModelProto = GRAPHS[route.graph]()
     return model.SerializeToString()
+
+
+def build_here(job, tell):
+    """`engines.trt.process.run` without a process, for tests that are not about it."""
+    made = api(os.environ["VIGIA_FAKE_TENSORRT"])
+    ranges = Ranges(cache=job.cache)
+    plan, figures = build(
+        made, job.order, job.model, job.board, job.free_bytes, ranges=ranges, tell=tell
+    )
+    return plan, {**figures, "plan_bytes": len(plan)}

@@ -1,4 +1,4 @@
-"""TensorRT as a backend: routes fall with reasons, each in a real child process on the fake."""
+"""TensorRT as a backend: routes fall with reasons; in real child processes where it counts."""
 
 import importlib
 import sys
@@ -19,7 +19,7 @@ from engines.trt.board import Board
 from tests.engines.graphs import SIZE, convolution, info
 from tests.fakes.cudaport import DESKTOP, ORIN_NANO, HostPort
 from tests.fakes.tensorrt import planfile
-from tests.fakes.trtorders import api
+from tests.fakes.trtorders import api, build_here
 
 FAKES = Path(__file__).parents[2] / "fakes"
 
@@ -73,12 +73,14 @@ def options(**changes):
 def use(monkeypatch):
     """Make a release the system's, here and in child processes."""
 
-    def choose(version, board=DESKTOP):
+    def choose(version, board=DESKTOP, *, child=False):
         port = HostPort(board)
         made = System(api(version), port)
         monkeypatch.syspath_prepend(str(FAKES))
         monkeypatch.setenv("VIGIA_FAKE_TENSORRT", version)
         monkeypatch.setattr(backend, "system", lambda: made)
+        if not child:
+            monkeypatch.setattr(backend, "build_in_process", build_here)
         return port
 
     return choose
@@ -96,7 +98,7 @@ def header(product):
 
 
 def test_first_route_that_builds_is_taken(use):
-    use("10.3.0")
+    use("10.3.0", child=True)
     told = []
     product = build("int8", told)
     assert product.route == "strong fp16 q/dq"
@@ -118,7 +120,7 @@ def test_first_route_that_builds_is_taken(use):
 def test_route_that_falls_is_recorded_and_the_next_is_tried(
     use, monkeypatch, version, fault, route
 ):
-    use(version)
+    use(version, child=True)
     monkeypatch.setenv("VIGIA_FAKE_FAULTS", fault)
     product = build("int8")
     assert product.route == route
@@ -151,7 +153,7 @@ def test_calibrator_that_dies_on_a_dla_ends_in_an_error_with_the_reason(use, mon
 
 
 def test_short_memory_ends_the_ladder(use, monkeypatch):
-    use("10.3.0")
+    use("10.3.0", child=True)
     monkeypatch.setenv("VIGIA_FAKE_FAULTS", "kill")
     with pytest.raises(BuildError) as caught:
         build("int8")
@@ -160,7 +162,7 @@ def test_short_memory_ends_the_ladder(use, monkeypatch):
 
 
 def test_time_is_for_all_routes_together(use, monkeypatch):
-    use("8.6.1")
+    use("8.6.1", child=True)
     monkeypatch.setenv("VIGIA_FAKE_FAULTS", "hang")
     with pytest.raises(BuildError) as caught:
         build("int8", timeout_s=2.0)
@@ -257,7 +259,7 @@ def test_dla_does_not_compute_in_fp32(use):
 
 
 def test_timing_cache_is_kept_per_system(use, tmp_path):
-    use("10.3.0")
+    use("10.3.0", child=True)
     assert build("fp16", timing_folder=tmp_path).facts["timing_cache"] == "empty"
     assert build("fp16", timing_folder=tmp_path).facts["timing_cache"] == "loaded"
     assert len(list(tmp_path.iterdir())) == 1

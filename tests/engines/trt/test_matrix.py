@@ -6,7 +6,6 @@ has nothing else, so what runs on it uses no name that the release has not.
 
 import ast
 import gc
-import os
 import re
 from pathlib import Path
 
@@ -18,7 +17,6 @@ from engines.backend import Options, Recipe, RunOptions, TensorRtOptions
 from engines.source import Source
 from engines.trt import backend
 from engines.trt.backend import System, TensorRtBackend, capabilities
-from engines.trt.build import Ranges, build
 from engines.trt.feed import normalised
 from engines.trt.routes import routes
 from tests.engines.graphs import SIZE, info
@@ -27,7 +25,7 @@ from tests.fakes.cudaport import ORIN_NANO, HostPort
 from tests.fakes.tensorrt import callbacks, running
 from tests.fakes.tensorrt.release import CLASSES, VERSIONS, make, vector
 from tests.fakes.tensorrt.strict import accepts, parameters, public
-from tests.fakes.trtorders import api
+from tests.fakes.trtorders import api, build_here
 
 ENGINES = Path(__file__).parents[3] / "engines" / "trt"
 
@@ -236,13 +234,6 @@ def reference(source, style, frames):
         source.graph(style).SerializeToString(), providers=["CPUExecutionProvider"]
     )
     return session.run(None, {session.get_inputs()[0].name: frames})[0]
-
-
-def build_here(job, tell):
-    """The build of a child process in this one: starting 25 of them would take the time."""
-    ranges = Ranges(cache=job.cache)
-    made = api(os.environ["VIGIA_FAKE_TENSORRT"])
-    return build(made, job.order, job.model, job.board, job.free_bytes, ranges=ranges, tell=tell)
 
 
 def run_all(version, precision, port, monkeypatch, **changes):
