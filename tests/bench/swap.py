@@ -1,6 +1,6 @@
 """What a live camera notices of engines that take over from each other.
 
-    python -m tests.bench.swap MODEL [--fps 30] [--swaps 20]
+    python -m tests.bench.swap MODEL CALIBRATION [--fps 30] [--swaps 20]
 
 Engines are loaded and swapped in while a source of a steady rate is analysed. A frame is late by
 what its result is older than the median result of quiet times.
@@ -23,11 +23,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.benchmark import ReplayFeed, noise_pictures
+from agent.building import build
 from agent.config import ModelConfig
 from agent.detection import Result
-from agent.models import load_model
+from agent.models import load_plan, load_reference
 from agent.pipeline.pipeline import CameraPlan, Pipeline
 from agent.pipeline.worker import LoadedModel
+from agent.plans import PlanRequest, Plans, default_cache_dir
 
 CAMERA = "camera"
 SLOT = "bench"
@@ -154,19 +156,29 @@ def _within(frame: Seen, times: list[tuple[float, float]]) -> bool:
 
 
 def main() -> None:
-    """Swap between the two arrangements of a model's FP32 engine."""
+    """Swap between a model's FP32 engine and an int8 one."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", type=Path)
+    parser.add_argument("calibration", type=Path, help="folder of pictures, or a video")
+    parser.add_argument("--backend", default="onnxruntime")
     parser.add_argument("--fps", type=float, default=30.0)
     parser.add_argument("--swaps", type=int, default=20)
     args = parser.parse_args()
-
-    def load(arrangement: str) -> LoadedModel:
-        config = ModelConfig.model_validate({"path": args.model, "arrangement": arrangement})
-        return load_model(SLOT, config, live=True)
-
+    config = ModelConfig.model_validate(
+        {
+            "path": args.model,
+            "backend": args.backend,
+            "precision": "int8",
+            "quantize": {"calibration": args.calibration, "images": 32},
+        }
+    )
+    plans = Plans(PlanRequest(SLOT, config, True, default_cache_dir()))
+    build(plans, lambda _: None)
+    plan = plans.find()
+    if plan is None:
+        raise SystemExit("the plan cache keeps nothing; see the warnings above")
     figures = swap_under_load(
-        [lambda: load("latency"), lambda: load("throughput")],
+        [lambda: load_reference(plans), lambda: load_plan(plans, plan)],
         noise_pictures(1280, 720),
         fps=args.fps,
         swaps=args.swaps,
