@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
-import ctypes.util
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -17,12 +18,16 @@ ADVICE = "install the CUDA toolkit of this JetPack, or set tensorrt.preprocess: 
 NVRTC = ("libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so.11.2", "libnvrtc.so")
 """Names of NVRTC's library, newest first."""
 
+FOLDERS = (Path("/usr/local/cuda/lib64"), *(Path(p, "nvidia") for p in sys.path if p))
+"""Where it may lie unknown to the loader: in JetPack's toolkit, in NVIDIA's Python packages."""
+
 NVCC = ("/usr/local/cuda/bin/nvcc",)
 """Where JetPack has it, beside PATH."""
 
 TIMEOUT_S = 120.0
 
-MAX_LOG_BYTES = 1 << 20
+MAX_TEXT_BYTES = 1 << 20
+"""Of a log or a cubin; ours has some kilobytes."""
 
 
 def compile_source(source: str, compute_capability: str) -> bytes:
@@ -33,22 +38,33 @@ def compile_source(source: str, compute_capability: str) -> bytes:
         compute_capability: like "8.7".
 
     Returns:
-        A module that the driver loads: PTX or cubin.
+        A cubin. PTX would be refused by a driver that is older than the compiler.
 
     Raises:
         BackendError: there is no compiler, or it refuses the source.
     """
     arch = compute_capability.replace(".", "")
-    for name in NVRTC:
-        try:
-            library = ctypes.CDLL(name)
-        except OSError:
-            continue
+    library = find_nvrtc()
+    if library is not None:
         return by_nvrtc(library, source, arch)
     nvcc = find_nvcc()
     if nvcc is None:
         raise BackendError(f"there is no compiler for the GPU's kernel; {ADVICE}")
     return by_nvcc(nvcc, source, arch)
+
+
+def find_nvrtc() -> ctypes.CDLL | None:
+    """NVRTC, or None."""
+    for name in NVRTC:
+        with contextlib.suppress(OSError):
+            return ctypes.CDLL(name)
+    for place in (p for folder in FOLDERS for name in NVRTC for p in folder.glob(f"**/{name}")):
+        with contextlib.suppress(OSError):
+            # It opens this one by name when it compiles, and would not look beside itself.
+            for builtins in place.parent.glob("libnvrtc-builtins.so*"):
+                ctypes.CDLL(str(builtins))
+            return ctypes.CDLL(str(place))
+    return None
 
 
 def find_nvcc() -> str | None:
@@ -75,7 +91,7 @@ def by_nvcc(nvcc: str, source: str, arch: str) -> bytes:
 
 
 def by_nvrtc(library: ctypes.CDLL, source: str, arch: str) -> bytes:
-    """Compile to PTX with NVRTC; see `compile_source`."""
+    """Compile to a cubin with NVRTC of CUDA 11.1 or newer; see `compile_source`."""
     program = ctypes.c_void_p()
     _check(
         library.nvrtcCreateProgram(
@@ -83,12 +99,11 @@ def by_nvrtc(library: ctypes.CDLL, source: str, arch: str) -> bytes:
         )
     )
     try:
-        options = (ctypes.c_char_p * 1)(f"--gpu-architecture=compute_{arch}".encode())
+        options = (ctypes.c_char_p * 1)(f"--gpu-architecture=sm_{arch}".encode())
         code = library.nvrtcCompileProgram(program, 1, options)
         if code:
             _check(code, _text(library.nvrtcGetProgramLogSize, library.nvrtcGetProgramLog, program))
-        # The driver reads PTX up to its closing zero.
-        return _text(library.nvrtcGetPTXSize, library.nvrtcGetPTX, program)
+        return _text(library.nvrtcGetCUBINSize, library.nvrtcGetCUBIN, program)
     finally:
         library.nvrtcDestroyProgram(ctypes.byref(program))
 
@@ -96,7 +111,7 @@ def by_nvrtc(library: ctypes.CDLL, source: str, arch: str) -> bytes:
 def _text(size_of: object, read: object, program: ctypes.c_void_p) -> bytes:
     size = ctypes.c_size_t()
     _check(size_of(program, ctypes.byref(size)))  # type: ignore[operator]
-    if size.value > MAX_LOG_BYTES:
+    if size.value > MAX_TEXT_BYTES:
         raise BackendError(f"NVRTC gave {size.value} bytes; {ADVICE}")
     buffer = ctypes.create_string_buffer(size.value)
     _check(read(program, buffer))  # type: ignore[operator]

@@ -127,20 +127,23 @@ class TrtContext:
         if self._closed:
             return
         self._closed = True
-        with self._cuda.pushed():
+        self._owner.forget(self)
+        self.inputs = {}
+        self._outputs = {}
+        with self._cuda.pushed(), contextlib.ExitStack() as order:
+            order.callback(self._drop_context)
+            order.callback(self._resources.close)
+            if self._graph is not None:
+                order.callback(self._graph.close)
             if self._stream is not None:
                 # What was enqueued before a failure still uses the buffers. If the GPU is lost,
                 # nothing uses them any more.
                 with contextlib.suppress(InferenceError):
                     self._stream.synchronize()
-            if self._graph is not None:
-                self._graph.close()
-            self._graph = None
-            self._resources.close()
-            self._context = None
-        self.inputs = {}
-        self._outputs = {}
-        self._owner.forget(self)
+        self._graph = None
+
+    def _drop_context(self) -> None:
+        self._context = None
 
     def _take_input(self, tensor: IoTensor, shape: tuple[int, ...]) -> None:
         nbytes = _bytes(shape, tensor.dtype)
@@ -225,6 +228,8 @@ class TrtFrameContext(TrtContext):
     def _take_input(self, tensor: IoTensor, shape: tuple[int, ...]) -> None:
         memory = self._kept(self._cuda.alloc(_bytes(shape, tensor.dtype)))
         self._frames: FrameWriter = self._kept(self._kernel.writer(memory))
+        for index in range(self._batch):
+            self._frames.clear(self._stream, index)
         # Nobody writes it from the host; it stands for the input's name and type.
         self.inputs[tensor.name] = np.empty((0, *shape[1:]), tensor.dtype)
         self._api.set_address(self._context, tensor.name, memory.address)

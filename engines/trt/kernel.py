@@ -1,12 +1,9 @@
-"""Prepares frames on the GPU: resize, border, channel order, scaling and layout in one pass.
-
-The arithmetic stands once, in a source that a GPU's compiler and a C compiler both take, so that it
-is tested against the processor's preprocessing without a GPU. Bilinear with half-pixel centres, as
-OpenCV's INTER_LINEAR, rounded to whole pixel values as OpenCV does.
-"""
+"""Prepares frames on the GPU: resize, border, channel order, scaling and layout in one pass."""
 
 from __future__ import annotations
 
+import contextlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,97 +12,24 @@ from engines.errors import BackendError, InferenceError
 from engines.graph import PIXEL_MAX
 from engines.model import Resize
 from engines.trt.compile import compile_source
+from engines.trt.kernelsource import FUNCTION, SOURCE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from engines.model import ModelInfo
-    from engines.trt.cuda import CudaPort, DeviceMemory, HostMemory, Stream
+    from engines.trt.cuda import CudaPort, DeviceMemory, Event, HostMemory, Stream
 
-FUNCTION = "vigia_frame"
-
-SOURCE = r"""
-#ifdef VIGIA_HOST
-#include <math.h>
-#define DEVICE static
-#else
-#define DEVICE __device__ static __forceinline__
-#endif
-
-/* One value of the input: channel c (RGB) of pixel (x, y). `frame` is BGR with rows of `pitch`
-   bytes; the window (sl, st, sw, sh) of it fills the window tl..tr, tt..tb, the rest is grey 114. */
-DEVICE float vigia_value(const unsigned char *frame, int pitch, int sl, int st, int sw, int sh,
-                         int tl, int tt, int tr, int tb, int c, int x, int y)
-{
-    if (x < tl || x >= tr || y < tt || y >= tb) return 114.0f;
-    float fx = (x - tl + 0.5f) * ((float)sw / (float)(tr - tl)) - 0.5f;
-    float fy = (y - tt + 0.5f) * ((float)sh / (float)(tb - tt)) - 0.5f;
-    int x0 = (int)floorf(fx), y0 = (int)floorf(fy);
-    float ax = fx - x0, ay = fy - y0;
-    int x1 = x0 + 1, y1 = y0 + 1;
-    if (x0 < 0) x0 = 0;
-    if (y0 < 0) y0 = 0;
-    if (x1 < 0) x1 = 0;
-    if (y1 < 0) y1 = 0;
-    if (x0 > sw - 1) x0 = sw - 1;
-    if (y0 > sh - 1) y0 = sh - 1;
-    if (x1 > sw - 1) x1 = sw - 1;
-    if (y1 > sh - 1) y1 = sh - 1;
-    const unsigned char *a = frame + (long long)(st + y0) * pitch + 3 * sl + 2 - c;
-    const unsigned char *b = frame + (long long)(st + y1) * pitch + 3 * sl + 2 - c;
-    float top = a[3 * x0] + ax * (a[3 * x1] - a[3 * x0]);
-    float bottom = b[3 * x0] + ax * (b[3 * x1] - b[3 * x0]);
-    return rintf(top + ay * (bottom - top));
-}
-
-#define PARAMETERS const unsigned char *frame, int pitch, int sl, int st, int sw, int sh, \
-    int tl, int tt, int tr, int tb, int w, int h, \
-    float g0, float g1, float g2, float o0, float o1, float o2, int half, void *out
-#define VALUE(c, g, o) \
-    ((g) * vigia_value(frame, pitch, sl, st, sw, sh, tl, tt, tr, tb, c, x, y) + (o))
-
-#ifdef VIGIA_HOST
-void vigia_frame(PARAMETERS)
-{
-    float *values = (float *)out;
-    (void)half;
-    for (int y = 0; y < h; y++)
-        for (int x = 0; x < w; x++) {
-            values[y * w + x] = VALUE(0, g0, o0);
-            values[(h + y) * w + x] = VALUE(1, g1, o1);
-            values[(2 * h + y) * w + x] = VALUE(2, g2, o2);
-        }
-}
-#else
-__device__ static __forceinline__ void put(void *out, long long at, float value, int half)
-{
-    if (half) {
-        unsigned short bits;
-        asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(value));
-        ((unsigned short *)out)[at] = bits;
-    } else {
-        ((float *)out)[at] = value;
-    }
-}
-
-extern "C" __global__ void vigia_frame(PARAMETERS)
-{
-    int x = blockIdx.x * blockDim.x + threadIdx.x, y = blockIdx.y * blockDim.y + threadIdx.y;
-    if (x >= w || y >= h) return;
-    long long plane = (long long)w * h, at = (long long)y * w + x;
-    put(out, at, VALUE(0, g0, o0), half);
-    put(out, plane + at, VALUE(1, g1, o1), half);
-    put(out, 2 * plane + at, VALUE(2, g2, o2), half);
-}
-#endif
-"""
-"""Parameters end with, per RGB channel, factor and offset of a pixel value; `out` is [3, h, w]."""
+Window = tuple[int, int, int, int]
+"""Left, top, right, bottom, in pixels."""
 
 BLOCK = (32, 8, 1)
 """Threads of a block: neighbours in a row read neighbouring pixels."""
 
 MAX_FRAME_BYTES = 3 * 16_384 * 16_384
 """Larger frames than any camera gives."""
+
+CHANNELS = 3
 
 
 class FrameKernel:
@@ -118,6 +42,7 @@ class FrameKernel:
 
     Raises:
         BackendError: it cannot be compiled here, or does not do what the model needs.
+        InferenceError: the driver does not take it.
     """
 
     def __init__(self, cuda: CudaPort, info: ModelInfo, dtype: np.dtype[np.generic]) -> None:
@@ -126,17 +51,12 @@ class FrameKernel:
                 f"frames cannot be prepared on the GPU for an input of type {dtype}; "
                 "set tensorrt.preprocess: cpu"
             )
-        if info.resize is Resize.CENTER_CROP:
-            raise BackendError(
-                "center-crop averages areas, which the GPU's kernel does not; "
-                "set tensorrt.preprocess: cpu"
-            )
         self._cuda = cuda
+        self._info = info
         self._half = dtype == np.float16
-        self._itemsize = dtype.itemsize
-        self._size = (info.width, info.height)
-        self._scale = [1 / (PIXEL_MAX * s) for s in info.std]
-        self._offset = [-m / s for m, s in zip(info.mean, info.std, strict=True)]
+        self._factors = [1 / (PIXEL_MAX * s) for s in info.std]
+        self._shifts = [-m / s for m, s in zip(info.mean, info.std, strict=True)]
+        self.picture_bytes = CHANNELS * info.width * info.height * dtype.itemsize
         image = compile_source(SOURCE, cuda.board.compute_capability)
         self._kernel = cuda.kernel(image, FUNCTION)
 
@@ -145,45 +65,78 @@ class FrameKernel:
         return FrameWriter(self._cuda, self, memory)
 
     def enqueue(
-        self,
-        stream: Stream,
-        frame: int,
-        pitch: int,
-        source: tuple[int, int, int, int],
-        target: tuple[int, int, int, int],
-        out: int,
+        self, stream: Stream, window: int, width: int, height: int, target: Window, out: int
     ) -> None:
         """Start it.
 
         Args:
             stream: where.
-            frame: address of BGR pixels on the GPU.
-            pitch: bytes of one of their rows.
-            source: window of the frame: left, top, right, bottom.
-            target: window of the input.
+            window: address of BGR pixels on the GPU, row after row.
+            width: of the window, pixels.
+            height: of the window, pixels.
+            target: which pixels of the input it fills; the others become grey.
             out: address of the picture's place in the input.
+
+        Raises:
+            InferenceError: the driver refuses it.
         """
-        width, height = self._size
-        left, top, right, bottom = source
-        integers = (pitch, left, top, right - left, bottom - top, *target, width, height)
+        info = self._info
+        # The same rule as agent.vision.preprocess has.
+        averaged = info.resize is Resize.CENTER_CROP and width > info.width
+        integers = (CHANNELS * width, width, height, *target, info.width, info.height)
         args = [
-            np.uint64(frame),
-            *(np.int32(value) for value in integers),
-            *(np.float32(value) for value in (*self._scale, *self._offset)),
-            np.int32(self._half),
+            np.uint64(window),
             np.uint64(out),
+            *(np.int32(value) for value in (*integers, averaged, self._half)),
+            *(np.float32(value) for value in (*self._factors, *self._shifts)),
         ]
-        grid = (-(-width // BLOCK[0]), -(-height // BLOCK[1]), 1)
+        grid = (-(-info.width // BLOCK[0]), -(-info.height // BLOCK[1]), 1)
         self._kernel.launch(stream, grid, BLOCK, args)
 
+    def require(self, pixels: NDArray[np.uint8], source: Window, target: Window) -> None:
+        """Refuse windows that lie outside of frame or input: the GPU would read foreign memory.
+
+        Raises:
+            InferenceError: they do, or the frame is too large.
+        """
+        height, width = pixels.shape[:2]
+        if not (_inside(source, width, height) and _inside(target, *self._size)):
+            raise InferenceError(
+                f"window {source} of a frame of {width}x{height} pixels cannot fill {target} of "
+                f"an input of {self._size[0]}x{self._size[1]}"
+            )
+        if pixels.nbytes > MAX_FRAME_BYTES:
+            raise InferenceError(f"a frame of {width}x{height} pixels is too large for the GPU")
+
     @property
-    def picture_bytes(self) -> int:
-        """Bytes of one picture of the input."""
-        return 3 * self._size[0] * self._size[1] * self._itemsize
+    def _size(self) -> tuple[int, int]:
+        return self._info.width, self._info.height
+
+
+def _inside(window: Window, width: int, height: int) -> bool:
+    left, top, right, bottom = window
+    return 0 <= left < right <= width and 0 <= top < bottom <= height
+
+
+@dataclass(slots=True)
+class _Slot:
+    """Buffers of one place of the batch."""
+
+    host: HostMemory
+    device: DeviceMemory
+    copied: Event
+
+    def close(self) -> None:
+        for resource in (self.copied, self.device, self.host):
+            resource.close()
 
 
 class FrameWriter:
-    """Brings frames to one context's input; grows with the largest frame.
+    """Brings frames to one context's input; its buffers grow with the largest frame.
+
+    Each place of the batch has buffers of its own, so that writing one frame does not wait for the
+    kernel of another. Frames are copied to the GPU where it shares the host's memory, too: the
+    kernel reads most pixels several times, and mapped memory is not cached everywhere.
 
     Args:
         cuda: the GPU.
@@ -195,42 +148,65 @@ class FrameWriter:
         self._cuda = cuda
         self._kernel = kernel
         self._memory = memory
-        self._host: HostMemory | None = None
-        self._device: DeviceMemory | None = None
+        self._slots: dict[int, _Slot] = {}
 
     def write(
-        self,
-        stream: Stream,
-        index: int,
-        pixels: NDArray[np.uint8],
-        source: tuple[int, int, int, int],
-        target: tuple[int, int, int, int],
+        self, stream: Stream, index: int, pixels: NDArray[np.uint8], source: Window, target: Window
     ) -> None:
         """Prepare a frame into place `index`; the GPU must be pushed.
 
+        Returns once `pixels` is free; the stream's next work finds the picture.
+
         Raises:
-            InferenceError: memory is short, the driver refuses, or the frame is too large.
+            InferenceError: memory is short, the driver refuses, or a window lies outside.
         """
-        # The frame before may still be on its way out of the buffer.
-        stream.synchronize()
-        host, device = self._buffers(pixels.nbytes)
-        host.array[: pixels.nbytes].reshape(pixels.shape)[...] = pixels
-        self._cuda.copy_in(device, host, pixels.nbytes, stream)
-        out = self._memory.address + index * self._kernel.picture_bytes
-        self._kernel.enqueue(stream, device.address, 3 * pixels.shape[1], source, target, out)
+        self._kernel.require(pixels, source, target)
+        left, top, right, bottom = source
+        window = pixels[top:bottom, left:right]
+        slot = self._slot(stream, index, window.nbytes)
+        # A frame that was written before this one may still be on its way out of the buffer.
+        slot.copied.synchronize()
+        slot.host.array[: window.nbytes].reshape(window.shape)[...] = window
+        self._cuda.copy_in(slot.device, slot.host, window.nbytes, stream)
+        slot.copied.record(stream)
+        self._kernel.enqueue(
+            stream, slot.device.address, right - left, bottom - top, target, self._place(index)
+        )
+
+    def clear(self, stream: Stream, index: int) -> None:
+        """Make place `index` grey.
+
+        Raises:
+            InferenceError: the driver refuses it.
+        """
+        # Nothing is read of a window that fills nothing.
+        self._kernel.enqueue(stream, self._memory.address, 1, 1, (0, 0, 0, 0), self._place(index))
 
     def close(self) -> None:
         """Free the buffers; may be called twice."""
-        for buffer in (self._host, self._device):
-            if buffer is not None:
-                buffer.close()
-        self._host = self._device = None
+        while self._slots:
+            self._slots.popitem()[1].close()
 
-    def _buffers(self, nbytes: int) -> tuple[HostMemory, DeviceMemory]:
-        if nbytes > MAX_FRAME_BYTES:
-            raise InferenceError(f"a frame of {nbytes} bytes is too large for the GPU's buffers")
-        if self._host is None or self._device is None or self._device.nbytes < nbytes:
-            self.close()
-            self._host = self._cuda.pinned(nbytes)
-            self._device = self._cuda.alloc(nbytes)
-        return self._host, self._device
+    def _place(self, index: int) -> int:
+        return self._memory.address + index * self._kernel.picture_bytes
+
+    def _slot(self, stream: Stream, index: int, nbytes: int) -> _Slot:
+        slot = self._slots.get(index)
+        if slot is not None and slot.device.nbytes < nbytes:
+            stream.synchronize()
+            self._slots.pop(index).close()
+            slot = None
+        if slot is None:
+            slot = self._slots[index] = self._made(nbytes)
+        return slot
+
+    def _made(self, nbytes: int) -> _Slot:
+        cuda = self._cuda
+        with contextlib.ExitStack() as undo:
+            host = cuda.pinned(nbytes)
+            undo.callback(host.close)
+            device = cuda.alloc(nbytes)
+            undo.callback(device.close)
+            event = cuda.event()
+            undo.pop_all()
+        return _Slot(host, device, event)

@@ -42,6 +42,8 @@ def load(api: TrtApi, cuda: CudaPort, plan: bytes, info: ModelInfo, options: Opt
     """
     with cuda.pushed():
         runtime = api.started("Runtime")
+        if options.tensorrt.dla_core is not None:
+            runtime.DLA_core = options.tensorrt.dla_core
         engine = api.deserialize(runtime, plan)
         tensors = api.io_tensors(engine)
         facts = inspect.read(api.inspect(engine))

@@ -1,18 +1,19 @@
 /* A stand-in for NVIDIA's driver library, libcuda.so.1, on host memory: what the real pycuda, our
- * CUDA graphs and the fake TensorRT need, with no GPU. tests/fakes/cuda.py builds and loads it.
+ * CUDA graphs and the fake TensorRT need, with no GPU. tests/fakes/libcuda.py builds and loads it.
  *
  * It is strict where a GPU is forgiving or answers with undefined behaviour:
  *   - Streams are lazy. Work is only done when somebody synchronises, so an output that is read too
  *     early is old, and an input that is overwritten too early is wrong: always, not by chance.
  *   - Work on memory that was freed, or outside an allocation, answers 700 from then on, as does a
- *     GPU whose context is lost; bytes written behind an allocation are counted when it is freed.
+ *     GPU whose context is lost. Bytes written behind an allocation, or by a kernel into one that
+ *     was freed, are counted as damage.
  *   - The default stream and blocking streams are refused (801): both make workers wait.
  *   - The stack of contexts is each thread's own; a thread without one gets 201.
  *   - Allocating or waiting while a stream captures is refused (900) and spoils the capture.
  * Everything that can run out of memory counts against `fake_cuda_budget`; everything that must be
  * given back is counted by kind.
  *
- * Kernels run if their "machine code" is what tests/fakes/cuda.py makes: a marker and the path of a
+ * Kernels run if their "machine code" is what tests/fakes/libcuda.py makes: a marker and the path of a
  * shared library, compiled from the kernel's own source. Other machine code is refused (209).
  * Names and numbers are those of cuda.h, CUDA 11.4 to 13.
  */
@@ -37,6 +38,8 @@ enum { DEVICE_MEMORY, HOST_MEMORY, STREAMS, EVENTS, MODULES, GRAPHS, GRAPH_EXECS
 #define API __attribute__((visibility("default")))
 #define GUARD_BYTES 64
 #define GUARD_VALUE 0xA5
+#define FREED_VALUE 0xDD
+#define KEPT 64
 #define MAX_DEPTH 64
 #define MAX_ARGUMENTS 256
 #define KERNEL_MARK "vigia host kernel\n"
@@ -91,6 +94,8 @@ static int sticky, integrated, refuse_captures, global_captures, damaged;
 static char primary_context;
 static pthread_mutex_t table = PTHREAD_MUTEX_INITIALIZER;
 static block *blocks;
+static block *freed[KEPT];
+static int next_freed;
 static stream *streams;
 static __thread void *contexts[MAX_DEPTH];
 static __thread int depth;
@@ -99,13 +104,12 @@ static __thread stream *captures;
 /* -- for the tests ------------------------------------------------------------------------------*/
 
 API long fake_cuda_live(int kind) { return live[kind]; }
-API int fake_cuda_damaged(void) { return damaged; }
+API int fake_cuda_damaged(void);
 API void fake_cuda_budget(long allocations) { budget = allocations; }
 API long fake_cuda_budget_left(void) { return budget; }
 API void fake_cuda_integrated(int yes) { integrated = yes; }
 API void fake_cuda_refuse_captures(int yes) { refuse_captures = yes; }
 API int fake_cuda_depth(void) { return depth; }
-API void fake_cuda_recover(void) { sticky = 0; damaged = 0; }
 
 /* -- small parts --------------------------------------------------------------------------------*/
 
@@ -162,6 +166,36 @@ static int allocate(int kind, size_t size, int mapped, void **result) {
   return OK;
 }
 
+static int written_after_free(const block *b) {
+  for (size_t i = 0; i < b->size; i++)
+    if (b->start[i] != FREED_VALUE) return 1;
+  return 0;
+}
+
+static int forget(block *b) {
+  if (!b) return 0;
+  int found = written_after_free(b);
+  free(b->start);
+  free(b);
+  return found;
+}
+
+API int fake_cuda_damaged(void) {
+  int found = damaged;
+  pthread_mutex_lock(&table);
+  for (int i = 0; i < KEPT; i++) found += freed[i] && written_after_free(freed[i]);
+  pthread_mutex_unlock(&table);
+  return found;
+}
+
+API void fake_cuda_recover(void) {
+  sticky = damaged = 0;
+  for (int i = 0; i < KEPT; i++) {
+    forget(freed[i]);
+    freed[i] = NULL;
+  }
+}
+
 static int release(int kind, void *start) {
   NEED_CONTEXT;
   if (unsafe_in_capture()) return CAPTURE_UNSUPPORTED;
@@ -174,10 +208,14 @@ static int release(int kind, void *start) {
   if (!b) return INVALID_VALUE;
   for (int i = 0; i < GUARD_BYTES; i++)
     if (b->start[b->size + i] != GUARD_VALUE) { damaged++; break; }
-  /* Whoever still reads it gets no old values. */
-  memset(b->start, 0xDD, b->size);
-  free(b->start);
-  free(b);
+  /* Whoever still reads it gets no old values, and whoever writes it is found. */
+  memset(b->start, FREED_VALUE, b->size);
+  pthread_mutex_lock(&table);
+  block *oldest = freed[next_freed];
+  freed[next_freed] = b;
+  next_freed = (next_freed + 1) % KEPT;
+  pthread_mutex_unlock(&table);
+  damaged += forget(oldest);
   COUNT(kind, -1);
   return OK;
 }
@@ -560,9 +598,13 @@ API int cuModuleUnload(void *module) {
   return OK;
 }
 API int cuModuleGetFunction(void **function, void *module, const char *name) {
-  *function = dlsym(module, name);
+  char host_name[128];
+  snprintf(host_name, sizeof host_name, "host_%s", name);
+  *function = dlsym(module, host_name);
   return *function ? OK : NOT_FOUND;
 }
+/* pycuda still says it beforehand; only launches of the old kind would heed it. */
+API int cuFuncSetBlockShape(void *function, int x, int y, int z) { return OK; }
 API int cuLaunchKernel(kernel_function kernel, unsigned grid_x, unsigned grid_y, unsigned grid_z,
                        unsigned block_x, unsigned block_y, unsigned block_z, unsigned shared,
                        stream *s, void **parameters, void **extra) {
@@ -589,8 +631,9 @@ NO(cuArrayGetDescriptor_v2) NO(cuCtxAttach) NO(cuCtxCreate_v2) NO(cuCtxCreate_v4
 NO(cuCtxDestroy_v2) NO(cuCtxDisablePeerAccess) NO(cuCtxEnablePeerAccess) NO(cuCtxGetCacheConfig)
 NO(cuCtxGetLimit) NO(cuCtxGetSharedMemConfig) NO(cuCtxSetCacheConfig) NO(cuCtxSetLimit)
 NO(cuCtxSetSharedMemConfig) NO(cuDeviceCanAccessPeer) NO(cuDeviceGetByPCIBusId)
-NO(cuDeviceGetPCIBusId) NO(cuFuncGetAttribute) NO(cuFuncSetAttribute) NO(cuFuncSetBlockShape)
+NO(cuDeviceGetPCIBusId) NO(cuFuncGetAttribute) NO(cuFuncSetAttribute)
 NO(cuFuncSetCacheConfig) NO(cuFuncSetSharedMemConfig) NO(cuFuncSetSharedSize)
+NO(cuGetExportTable) /* NVRTC asks for it, and does without */
 NO(cuIpcCloseMemHandle) NO(cuIpcGetEventHandle) NO(cuIpcGetMemHandle) NO(cuIpcOpenEventHandle)
 NO(cuIpcOpenMemHandle_v2) NO(cuLaunch) NO(cuLaunchGrid) NO(cuLaunchGridAsync) NO(cuLinkAddData_v2)
 NO(cuLinkAddFile_v2) NO(cuLinkComplete) NO(cuLinkCreate_v2) NO(cuLinkDestroy) NO(cuMemAllocHost_v2)

@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).with_name("libcuda.c")
-KERNEL = Path(__file__).parents[2] / "engines" / "trt" / "letterbox.cu"
-KERNEL_SHIM = Path(__file__).with_name("hostkernel.c")
+KERNEL_RUNNER = Path(__file__).with_name("hostkernel.cpp")
 KERNEL_MARK = b"vigia host kernel\n"
 
 KINDS = ("device", "host", "stream", "event", "module", "graph", "graph exec", "primary")
@@ -26,16 +25,16 @@ def _cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vigia-test"
 
 
-def _compiled(name: str, sources: tuple[Path, ...], *flags: str) -> Path:
-    """A shared library of C sources (the first includes the others), made when they change."""
-    digest = hashlib.sha256(b"".join(s.read_bytes() for s in sources) + repr(flags).encode())
+def _compiled(name: str, compiler: str, source: Path, *flags: str, more: bytes = b"") -> Path:
+    """A shared library, made when its source, flags or `more` change."""
+    digest = hashlib.sha256(source.read_bytes() + more + repr(flags).encode())
     place = _cache() / f"{name}-{digest.hexdigest()[:16]}" / name
     if not place.exists():
         place.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=place.parent) as folder:
             made = Path(folder) / name
-            command = ["gcc", "-shared", "-fPIC", "-O2", "-Wall", "-Werror", "-o", str(made)]
-            subprocess.run([*command, str(sources[0]), *flags], check=True)
+            command = [compiler, "-shared", "-fPIC", "-O2", "-Wall", "-Werror", "-o", str(made)]
+            subprocess.run([*command, str(source), *flags], check=True)
             made.rename(place)
     return place
 
@@ -43,15 +42,28 @@ def _compiled(name: str, sources: tuple[Path, ...], *flags: str) -> Path:
 def build() -> Path:
     """The stand-in's `libcuda.so.1`."""
     return _compiled(
-        "libcuda.so.1", (SOURCE,), "-fvisibility=hidden", "-Wl,-soname,libcuda.so.1",
+        "libcuda.so.1", "gcc", SOURCE, "-fvisibility=hidden", "-Wl,-soname,libcuda.so.1",
         "-Wl,-z,defs", "-ldl", "-lpthread",
     )  # fmt: skip
 
 
-def host_kernel() -> bytes:
-    """The preprocessing kernel compiled for the processor, as the stand-in's machine code."""
-    flags = (f'-DKERNEL="{KERNEL}"', "-lm")
-    library = _compiled("letterbox.so", (KERNEL_SHIM, KERNEL), *flags)
+def host_kernel(source: str) -> bytes:
+    """A kernel's source compiled for the processor, as the stand-in's machine code.
+
+    Stands in for `engines.trt.compile.compile_source`.
+    """
+    digest = hashlib.sha256(source.encode()).hexdigest()[:16]
+    place = _cache() / f"kernel-{digest}.cu"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if not place.exists():
+        part = place.with_suffix(f".{os.getpid()}")
+        part.write_text(source)
+        part.rename(place)
+    # No fused multiply-add: results are then the same on every processor.
+    library = _compiled(
+        "kernel.so", "g++", KERNEL_RUNNER, "-std=c++17", "-ffp-contract=off",
+        f'-DKERNEL="{place}"', "-lm", more=source.encode(),
+    )  # fmt: skip
     return KERNEL_MARK + os.fsencode(library) + b"\0"
 
 

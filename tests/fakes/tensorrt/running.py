@@ -26,6 +26,9 @@ NUMPY = {
     "BOOL": np.bool_,
 }
 
+BY_DATA = {"NonZero", "NonMaxSuppression", "Unique", "Compress"}
+"""Operators whose results' sizes depend on the data."""
+
 MISUSE: list[str] = []
 """What a GPU would answer with undefined behaviour; tests of closing look here."""
 
@@ -36,6 +39,15 @@ class Runtime:
             say(logger, self._trt, "ERROR", "CUDA initialization failure with error: 35")
             raise TypeError("pybind11::init(): factory function returned nullptr")
         self._logger = logger
+        self._dla_core = 0
+
+    @property
+    def DLA_core(self):  # noqa: N802 - TensorRT's name
+        return self._dla_core
+
+    @DLA_core.setter
+    def DLA_core(self, value):  # noqa: N802 - TensorRT's name
+        self._dla_core = value
 
     def deserialize_cuda_engine(self, serialized_engine):
         error = ""
@@ -73,7 +85,19 @@ class ICudaEngine:
                 # Releases without 64-bit tensors cast them on the way in and out.
                 kind = kind if kind in members else "INT32"
                 self._tensors[tensor.name] = (mode, kind, shapes[tensor.name])
+        self._by_data = any(node.op_type in BY_DATA for node in graph.graph.node)
+        self._sizes = {}
         self._contexts = weakref.WeakSet()
+
+    def _output_sizes(self, shapes):
+        feed = {}
+        for name, shape in shapes:
+            (wanted,) = (i.type for i in self._session.get_inputs() if i.name == name)
+            dtype = np.int64 if "int64" in wanted else NUMPY[self._tensors[name][1]]
+            feed[name] = np.zeros(shape, dtype)
+        names = [o.name for o in self._session.get_outputs()]
+        values = self._session.run(names, feed)
+        return {name: value.shape for name, value in zip(names, values, strict=True)}
 
     def __del__(self):
         if any(context._alive for context in getattr(self, "_contexts", ())):
@@ -200,8 +224,15 @@ class IExecutionContext:
         mode, _, shape = self._of()._tensors[name]
         if mode == "INPUT":
             return self._input_shape(name)
-        batch = next(self._input_shape(n)[0] for n in self._inputs())
-        return tuple(batch if i == 0 and n == -1 else n for i, n in enumerate(shape))
+        engine = self._of()
+        if -1 not in shape or engine._by_data or self.infer_shapes():
+            batch = next(self._input_shape(n)[0] for n in self._inputs())
+            return tuple(batch if i == 0 and n == -1 else n for i, n in enumerate(shape))
+        # ONNX's inference gives up where TensorRT does not: a run on zeros tells.
+        shapes = tuple((name, self._input_shape(name)) for name in self._inputs())
+        if shapes not in engine._sizes:
+            engine._sizes[shapes] = engine._output_sizes(shapes)
+        return engine._sizes[shapes][name]
 
     def _inputs(self):
         return [name for name, (mode, _, _) in self._of()._tensors.items() if mode == "INPUT"]
