@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from engines.errors import BackendError, EngineError, InferenceError, PlanError
+from engines.trt import shortage
 from engines.trt.logger import LogLines, make_logger
 
 if TYPE_CHECKING:
@@ -68,9 +69,6 @@ FOREIGN = re.compile(
     re.IGNORECASE,
 )
 """Log lines that say a plan is of another version or device, or damaged."""
-
-OUT_OF_MEMORY = re.compile(r"out ?of ?memory|insufficient (device )?memory", re.IGNORECASE)
-"""Log lines that say memory is short."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +227,7 @@ class TrtApi:
         engine = runtime.deserialize_cuda_engine(plan)
         if engine is None:
             said = "\n".join(self.log.since(position))
-            foreign = FOREIGN.search(said) and not OUT_OF_MEMORY.search(said)
+            foreign = FOREIGN.search(said) and not shortage.TEXT.search(said)
             kind = PlanError if foreign else BackendError
             raise self.failure(kind, "refuses the plan", position)
         return engine

@@ -17,9 +17,10 @@ from engines.trt.api import TrtApi, import_advice, open_api
 from engines.trt.board import available_bytes
 from engines.trt.feed import pictures, shapes
 from engines.trt.order import Order
-from engines.trt.process import BuildMemoryError, Job
+from engines.trt.process import Job
 from engines.trt.process import run as build_in_process
 from engines.trt.routes import Capabilities, Route, routes
+from engines.trt.shortage import BuildMemoryError
 from engines.trt.timing import cache_path
 
 if TYPE_CHECKING:

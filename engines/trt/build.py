@@ -14,9 +14,10 @@ import onnx
 
 from engines.backend import Progress
 from engines.errors import BuildError
-from engines.trt import timing
+from engines.trt import shortage, timing
 from engines.trt.calibrator import Calibration, make_calibrator
 from engines.trt.monitor import make_monitor
+from engines.trt.shortage import BuildMemoryError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -92,6 +93,7 @@ def build(
 
     Raises:
         BuildError: the parser or the builder refuses; the message carries TensorRT's own.
+        BuildMemoryError: memory is short.
         CalibrationError: calibration failed.
     """
     builder = api.started("Builder", BuildError)
@@ -115,7 +117,10 @@ def build(
     plan = builder.build_serialized_network(network, config)
     _raise_kept(calibration, monitor)
     if plan is None:
-        raise api.failure(BuildError, f"built nothing by {order.route.name!r}", position)
+        what = f"built nothing by {order.route.name!r}"
+        if shortage.TEXT.search("\n".join(api.log.since(position))):
+            raise api.failure(BuildMemoryError, f"{what}, {shortage.ADVICE}", position)
+        raise api.failure(BuildError, what, position)
     timing.save(config, order.timing)
     if calibration is not None:
         figures["calibration_batches"] = calibration.used

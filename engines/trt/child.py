@@ -26,11 +26,12 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from engines.errors import BuildError, CalibrationError, EngineError
+from engines.errors import CalibrationError, EngineError
 from engines.trt.api import TrtApi, import_tensorrt
 from engines.trt.board import Board
 from engines.trt.build import Ranges, build
 from engines.trt.order import Order
+from engines.trt.shortage import ADVICE, EXHAUSTED, BuildMemoryError
 from engines.trt.upload import Uploader
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def main() -> None:
     except EngineError as error:
         channel.send(error=[type(error).__name__, str(error)])
     except MemoryError:
-        channel.send(error=[BuildError.__name__, "memory ran out while TensorRT built"])
+        channel.send(error=[BuildMemoryError.__name__, f"{EXHAUSTED}; {ADVICE}"])
     except Exception:  # noqa: BLE001 - the parent turns what stands on standard error into an error
         traceback.print_exc()
         code = 1

@@ -20,6 +20,7 @@ from typing_extensions import Self
 from engines.backend import Progress
 from engines.errors import BackendError, BuildError, CalibrationError, EngineError
 from engines.trt.logger import LEVELS
+from engines.trt.shortage import ADVICE, EXHAUSTED, BuildMemoryError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -34,7 +35,7 @@ log = logging.getLogger(__name__)
 MODULE = "engines.trt.child"
 
 KINDS: dict[str, type[EngineError]] = {
-    kind.__name__: kind for kind in (BackendError, BuildError, CalibrationError)
+    kind.__name__: kind for kind in (BackendError, BuildError, BuildMemoryError, CalibrationError)
 }
 """What the child may report; anything else becomes a BuildError."""
 
@@ -44,14 +45,6 @@ TAIL_BYTES = 4000
 TAIL_LINES = 5
 
 CHUNK_BYTES = 1 << 16
-
-SPARED_MEMORY = (
-    "set tensorrt.workspace_mb lower and tensorrt.level to 2, or stop other programs meanwhile"
-)
-
-
-class BuildMemoryError(BuildError):
-    """Memory ran out; another route would need as much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +131,7 @@ def run(job: Job, tell: Callable[[Progress], None]) -> tuple[bytes, dict[str, ob
             feeder.finish()
         if isinstance(last, dict):
             return _read_all(plan_fd), last
-        raise _failure(process, last, job, _read_all(errors_fd))
+        raise _failure(process, last, _read_all(errors_fd))
 
 
 @contextlib.contextmanager
@@ -162,7 +155,7 @@ def _write_all(descriptor: int, content: bytes) -> None:
             rest = rest[os.write(descriptor, rest) :]
     except OSError as error:
         raise BuildMemoryError(
-            f"no memory for the model's {len(content)} bytes: {error.strerror}; {SPARED_MEMORY}"
+            f"no memory for the model's {len(content)} bytes: {error.strerror}; {ADVICE}"
         ) from error
 
 
@@ -257,7 +250,6 @@ def _lines(process: subprocess.Popen[bytes], job: Job) -> Iterator[bytes]:
 def _failure(
     process: subprocess.Popen[bytes],
     last: EngineError | list[str],
-    job: Job,
     errors: bytes,
 ) -> EngineError:
     if isinstance(last, EngineError):
@@ -267,15 +259,12 @@ def _failure(
     if code == -signal.SIGKILL:
         return BuildMemoryError(
             "the build was killed, most likely by the kernel because memory ran out; "
-            f"{SPARED_MEMORY}{said}"
+            f"{ADVICE}{said}"
         )
     tail = errors[-TAIL_BYTES:].decode("utf-8", "replace").strip().splitlines()[-TAIL_LINES:]
     printed = f"; it printed: {' | '.join(tail)}" if tail else ""
-    if job.memory_bytes is not None and b"bad_alloc" in errors:
-        return BuildMemoryError(
-            "the build wanted more memory than tensorrt.build_memory_mb allows; raise it, or "
-            f"{SPARED_MEMORY}{said}"
-        )
+    if b"bad_alloc" in errors:
+        return BuildMemoryError(f"{EXHAUSTED}; {ADVICE}{said}")
     if code < 0:
         name = signal.Signals(-code).name
         return BuildError(f"TensorRT crashed with {name} while it built{said}{printed}")

@@ -12,6 +12,7 @@ from engines.trt import routes
 from engines.trt.board import Board
 from engines.trt.build import GIB, Ranges, build
 from engines.trt.order import Order
+from engines.trt.shortage import BuildMemoryError
 from tests.engines.graphs import convolution
 from tests.fakes.cudaport import DESKTOP, ORIN_NANO
 from tests.fakes.tensorrt import planfile
@@ -242,6 +243,13 @@ def test_parser_adjusts_a_typed_graph_for_the_dla(monkeypatch):
 def test_builder_that_returns_nothing_is_an_error_with_its_log(monkeypatch):
     monkeypatch.setenv("VIGIA_FAKE_FAULTS", "build-none:all")
     with pytest.raises(BuildError, match=r"built nothing by 'fp32': .*injected"):
+        made("10.3.0", order(routes.FP32))
+
+
+def test_memory_that_is_short_is_told_apart(monkeypatch):
+    # TensorRT#3355: 2 to 8 GB boards; another route would need as much.
+    monkeypatch.setenv("VIGIA_FAKE_FAULTS", "out-of-memory:build")
+    with pytest.raises(BuildMemoryError, match=r"workspace_mb lower.*out of memory"):
         made("10.3.0", order(routes.FP32))
 
 

@@ -16,7 +16,8 @@ import pytest
 from engines import calibcache
 from engines.errors import BackendError, BuildError, CalibrationError
 from engines.trt import process, routes
-from engines.trt.process import BuildMemoryError, Job, Pictures, run
+from engines.trt.process import Job, Pictures, run
+from engines.trt.shortage import BuildMemoryError
 from tests.fakes.cudaport import DESKTOP
 from tests.fakes.tensorrt import planfile
 from tests.fakes.trtorders import content, order
@@ -105,6 +106,12 @@ def test_killed_child_is_short_memory(monkeypatch):
         run(job(), quiet)
 
 
+def test_allocation_that_fails_in_native_code_is_short_memory(monkeypatch):
+    monkeypatch.setenv("VIGIA_FAKE_FAULTS", "bad-alloc")
+    with pytest.raises(BuildMemoryError, match="wanted more memory than there is"):
+        run(job(), quiet)
+
+
 def test_crashed_child_is_named(monkeypatch):
     monkeypatch.setenv("VIGIA_FAKE_FAULTS", "crash")
     with pytest.raises(BuildError, match="crashed with SIGSEGV"):
@@ -155,8 +162,8 @@ def test_child_ends_with_its_parent(monkeypatch):
     assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z"
 
 
-def test_memory_cap_ends_the_build(monkeypatch):
-    with pytest.raises(BuildError, match=r"memory|ended with code"):
+def test_memory_cap_ends_the_build():
+    with pytest.raises(BuildMemoryError, match=r"tensorrt\.build_memory_mb"):
         run(job(memory_bytes=8 << 20), quiet)
 
 

@@ -143,6 +143,9 @@ def _inject(strong, explicit, calibrator):
         raise _RefusedError("Requested amount of GPU memory (1073741824 bytes): out of memory")
     if fault("kill") is not None:
         os.kill(os.getpid(), signal.SIGKILL)
+    if fault("bad-alloc") is not None:
+        os.write(2, b"terminate called after throwing an instance of 'std::bad_alloc'\n")
+        os.abort()
     if fault("crash") is not None:
         os.kill(os.getpid(), signal.SIGSEGV)
     if fault("hang") is not None:

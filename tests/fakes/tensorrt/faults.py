@@ -12,6 +12,7 @@ Comma-separated; `name:value` where a fault takes one:
     context-none        no execution context can be made
     precision:NAME      the inspector says that every layer computes in NAME
     kill                the process dies by SIGKILL while it builds, as by the OOM killer
+    bad-alloc           an allocation fails in native code, which ends the process by SIGABRT
     crash               the process dies by SIGSEGV while it builds
     hang                the builder never comes back
     timing-refused      a timing cache is refused
