@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from engines.backend import RunOptions
 from engines.errors import BackendError, InferenceError
@@ -87,6 +87,18 @@ def test_a_quantised_graph_is_proven_to_run_in_int8():
 def test_int8_weights_alone_make_no_int8_engine():
     model = quantised(activations=False).SerializeToString()
     assert openvino.load(model, "int8", RunOptions()).precision == "fp32"
+
+
+def test_one_int8_layer_among_others_makes_no_int8_engine_and_no_plain_one():
+    model = quantised(activations=True)
+    weight = numpy_helper.from_array(np.full((4, 4, 1, 1), 0.1, np.float32), "plain")
+    model.graph.initializer.append(weight)
+    for number in range(3):
+        source = f"more{number - 1}" if number else "y"
+        model.graph.node.append(helper.make_node("Conv", [source, "plain"], [f"c{number}"]))
+        model.graph.node.append(helper.make_node("Tanh", [f"c{number}"], [f"more{number}"]))
+    model.graph.output[0].name = "more2"
+    assert openvino.load(model.SerializeToString(), "int8", RunOptions()).precision == "mixed"
 
 
 def test_an_output_whose_shape_depends_on_the_data_is_returned_too():

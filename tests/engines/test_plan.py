@@ -227,6 +227,17 @@ def test_a_plan_moved_with_a_forged_sidecar_is_refused(cache, tmp_path: Path, ca
     assert "altered" in damaged(tmp_path, cache, caplog)
 
 
+def test_a_plan_moved_with_a_sidecar_that_names_the_other_key_is_refused(
+    cache, tmp_path: Path, caplog
+):
+    plans = tmp_path / "plans"
+    cache.put(key(1), b"plan 1", {})
+    (plans / f"{key(1).hex}.plan").rename(plans / f"{key().hex}.plan")
+    sidecar = (plans / f"{key(1).hex}.json").rename(plans / f"{key().hex}.json")
+    sidecar.write_text(sidecar.read_text().replace(key(1).hex, key().hex))
+    assert "altered" in damaged(tmp_path, cache, caplog)
+
+
 def test_a_sidecar_that_claims_another_result_is_refused(cache, tmp_path: Path, caplog):
     cache.put(key(), BLOB, {"gate": "failed"})
     path = tmp_path / "plans" / f"{key().hex}.json"
