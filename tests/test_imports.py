@@ -124,7 +124,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
             "agent.picturesource"),
     "google": ("engines.onnxfile",),
     "numpy": ("agent.*", "engines.*"),
-    "onnx": ("engines.*", "agent.plans"),
+    "onnx": ("engines.*", "agent.plans", "agent.verifyfaults"),
     "matplotlib": ("agent.engineplot",),
     "onnxruntime": ("engines.calibrate", "engines.ort*", "engines.sensitivity"),
     "openvino": ("engines.openvino*",),

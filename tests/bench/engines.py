@@ -116,6 +116,7 @@ def overhead() -> dict[str, float]:
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = THREADS
     settings.inter_op_num_threads = 1
+    settings.log_severity_level = 3
     session = onnxruntime.InferenceSession(blob, settings, providers=["CPUExecutionProvider"])
     ((name, array),) = context.inputs.items()
     array[...] = np.random.default_rng(0).integers(0, 255, array.shape, np.uint8)
