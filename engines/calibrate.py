@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import onnx
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from engines.images import Images
     from engines.ranges import Method
 
-PERCENT = 99.99
+PERCENT = 99.999
 """Share of a tensor's values that the percentile method covers."""
 
 CHUNK_BYTES = 256 * 2**20
@@ -39,6 +39,18 @@ ERROR_SEVERITY = 3
 """ONNX Runtime's logger prints errors and worse only."""
 
 
+class Reach(NamedTuple):
+    """How far a tensor's values reach.
+
+    Attributes:
+        least: smallest value, at most 0, not beyond -amax.
+        amax: largest magnitude that is told apart.
+    """
+
+    least: float
+    amax: float
+
+
 def calibrate(
     model: onnx.ModelProto,
     tensors: Sequence[str],
@@ -47,20 +59,20 @@ def calibrate(
     method: Method,
     threads: int,
     tell: Callable[[Progress], None],
-) -> dict[str, float]:
-    """Find the largest magnitude of each tensor that is to be told apart.
+) -> dict[str, Reach]:
+    """Find how far each tensor reaches.
 
     Args:
         model: float32, with one input: uint8 BGR [B, H, W, 3].
         tensors: names of float32 tensors, weights not among them.
         images: the pictures; read once for every `CHUNK_BYTES` of tensors.
-        method: "max" is the largest value; "percentile" leaves out the largest 0.01 %; "entropy"
+        method: "max" is the largest value; "percentile" leaves out the largest 0.001 %; "entropy"
             is described at `Histogram.entropy`.
         threads: processor cores to use.
         tell: takes progress.
 
     Returns:
-        Magnitudes by tensor name, 0 for a tensor that was always 0.
+        Ranges by tensor name, of 0 for a tensor that was always 0.
 
     Raises:
         CalibrationError: there are no pictures, one is of the wrong size, ONNX Runtime refuses the
@@ -70,7 +82,7 @@ def calibrate(
         raise CalibrationError("there are no calibration pictures; set quantize.calibration")
     chunks = list(_chunks(model, tensors))
     total = len(chunks) * len(images)
-    found: dict[str, float] = {}
+    found: dict[str, Reach] = {}
     done = 0
     for names in chunks:
         probe = Probe(model, names, threads)
@@ -80,7 +92,7 @@ def calibrate(
                 _take(histograms[name], name, value, method)
             done += 1
             tell(Progress("calibrating", done, total))
-        found.update((name, _figure(h, method)) for name, h in histograms.items())
+        found.update((name, _reach(h, method)) for name, h in histograms.items())
     return found
 
 
@@ -157,6 +169,7 @@ class Probe:
 def _take(histogram: Histogram, name: str, value: NDArray[Any], method: Method) -> None:
     if not value.size:
         return
+    histogram.least = min(histogram.least, float(value.min()))
     magnitudes = np.abs(value)
     largest = float(magnitudes.max())
     if not np.isfinite(largest):
@@ -170,7 +183,10 @@ def _take(histogram: Histogram, name: str, value: NDArray[Any], method: Method) 
         histogram.add(magnitudes, largest)
 
 
-def _figure(histogram: Histogram, method: Method) -> float:
+def _reach(histogram: Histogram, method: Method) -> Reach:
+    amax = histogram.amax
     if method == "percentile":
-        return histogram.percentile(PERCENT)
-    return histogram.entropy() if method == "entropy" else histogram.amax
+        amax = histogram.percentile(PERCENT)
+    elif method == "entropy":
+        amax = histogram.entropy()
+    return Reach(max(histogram.least, -amax), amax)

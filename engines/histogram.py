@@ -34,12 +34,14 @@ class Histogram:
 
     Attributes:
         amax: largest absolute value seen.
+        least: smallest value seen, or 0 if it is greater; kept here, counted nowhere.
         top: upper end of the last bin.
         counts: int64 [BINS].
     """
 
     def __init__(self) -> None:
         self.amax = 0.0
+        self.least = 0.0
         self.top = LEAST_RANGE
         self.counts: NDArray[np.int64] = np.zeros(BINS, np.int64)
 

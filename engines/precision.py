@@ -62,7 +62,7 @@ class Variants:
         Raises:
             CalibrationError: as `qdq`.
         """
-        return insert_host(self.fp32(), self._ranges().amax, self._float_nodes)
+        return insert_host(self.fp32(), self._ranges(), self._float_nodes)
 
     def fp16(self) -> onnx.ModelProto:
         """Typed float16 of opset 19 or later; float32 where that is needed.

@@ -27,7 +27,7 @@ from engines.weights import WEIGHTED
 from engines.wiring import Wiring, float_activations
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from numpy.typing import NDArray
 
@@ -165,10 +165,21 @@ def shared_ranges(
         amax: calibrated ranges by tensor name.
         float_nodes: nodes through which nothing is shared.
     """
-    leaders: dict[str, str] = {}
+    leaders = share_groups(model, amax, float_nodes)
+    groups: dict[str, float] = {}
+    for name, value in amax.items():
+        groups[leaders[name]] = max(groups.get(leaders[name], 0.0), value)
+    return {name: groups[leaders[name]] for name in amax}
+
+
+def share_groups(
+    model: onnx.ModelProto, names: Iterable[str], float_nodes: frozenset[str]
+) -> dict[str, str]:
+    """One name for each group of tensors that carry the same values, by tensor name."""
+    leaders = {name: name for name in names}
 
     def leader(name: str) -> str:
-        while leaders.setdefault(name, name) != name:
+        while leaders[name] != name:
             leaders[name] = leaders[leaders[name]]
             name = leaders[name]
         return name
@@ -177,13 +188,10 @@ def shared_ranges(
         if not keeps_range(node) or node.name in float_nodes:
             continue
         taken = node.input if node.op_type == "Concat" else node.input[:1]
-        names = [n for n in (*taken, *node.output) if n in amax]
-        for name in names[1:]:
-            leaders[leader(name)] = leader(names[0])
-    groups: dict[str, float] = {}
-    for name, value in amax.items():
-        groups[leader(name)] = max(groups.get(leader(name), 0.0), value)
-    return {name: groups[leader(name)] for name in amax}
+        first, *others = [n for n in (*taken, *node.output) if n in leaders] or [""]
+        for name in others:
+            leaders[leader(name)] = leader(first)
+    return {name: leader(name) for name in leaders}
 
 
 def keeps_range(node: onnx.NodeProto) -> bool:
@@ -208,11 +216,16 @@ def scale_of(name: str, amax: Mapping[str, float], floor: float) -> float:
         CalibrationError: the tensor was not calibrated.
     """
     if name not in amax:
-        raise CalibrationError(
-            f"the ranges say nothing of tensor {name!r}: they are of another model; "
-            "delete them, and the model is calibrated again"
-        )
+        raise uncalibrated(name)
     return float(max(np.float32(amax[name] / QUANTISED_MAX), floor))
+
+
+def uncalibrated(name: str) -> CalibrationError:
+    """The error for a tensor that has no range."""
+    return CalibrationError(
+        f"the ranges say nothing of tensor {name!r}: they are of another model; "
+        "delete them, and the model is calibrated again"
+    )
 
 
 def insert(

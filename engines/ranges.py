@@ -43,6 +43,8 @@ class Ranges:
         images: how many pictures were used.
         amax: largest absolute value that is told apart, by tensor name; finite and at least 0, in
             the tensor's own unit. 0 is a tensor that was always 0.
+        least: smallest value, at most 0, of the same tensors; never beyond -amax. Backends that
+            quantise asymmetrically spend no levels below it.
         recipe: `RECIPE_VERSION` of the code that found them.
     """
 
@@ -51,15 +53,19 @@ class Ranges:
     data_digest: str
     images: int
     amax: Mapping[str, float]
+    least: Mapping[str, float]
     recipe: int = RECIPE_VERSION
 
     def __post_init__(self) -> None:
-        bad = [n for n, v in self.amax.items() if not (math.isfinite(v) and v >= 0)]
-        if bad:
-            raise CalibrationError(
-                f"the range of tensor {bad[0]!r} is {self.amax[bad[0]]}; "
-                "check the model's weights and the calibration pictures"
-            )
+        if self.amax.keys() != self.least.keys():
+            name = min(self.amax.keys() ^ self.least.keys())
+            raise CalibrationError(f"tensor {name!r} has half a range; {_HINT}")
+        for name, value in self.amax.items():
+            if not (math.isfinite(value) and value >= 0 and -value <= self.least[name] <= 0):
+                raise CalibrationError(
+                    f"the range of tensor {name!r} is {self.least[name]} to {value}; "
+                    "check the model's weights and the calibration pictures"
+                )
 
     @property
     def digest(self) -> str:
@@ -77,6 +83,7 @@ class Ranges:
                 "images": self.images,
                 "recipe": self.recipe,
                 "amax": {name: float(value) for name, value in self.amax.items()},
+                "least": {name: float(value) for name, value in self.least.items()},
             }
         )
 
@@ -90,13 +97,12 @@ class Ranges:
         """
         try:
             value = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise CalibrationError(f"the ranges file is not JSON: {error}; {_HINT}") from error
         fault = _fault(value)
         if fault:
             raise CalibrationError(f"the ranges file {fault}; {_HINT}")
-        fields = {key: item for key, item in value.items() if key != "schema"}
-        return cls(**{**fields, "amax": {k: float(v) for k, v in value["amax"].items()}})
+        return cls(**{key: item for key, item in value.items() if key != "schema"})
 
 
 _HINT = "delete it, and the model is calibrated again"
@@ -108,6 +114,7 @@ _FIELDS = {
     "images": int,
     "recipe": int,
     "amax": dict,
+    "least": dict,
 }
 
 
@@ -142,7 +149,8 @@ def _fault(value: object) -> str:
     ]
     faults += [
         f"has the range {number!r} for tensor {name!r}"
-        for name, number in value["amax"].items()
-        if type(number) not in (int, float) or not math.isfinite(number) or number < 0
+        for key in ("amax", "least")
+        for name, number in value[key].items()
+        if type(number) is not float or not math.isfinite(number)
     ]
     return faults[0] if faults else ""

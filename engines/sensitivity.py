@@ -76,7 +76,7 @@ def order(
     graph = source.graph("host")
     everything = frozenset(n.name for n in graph.graph.node)
     groups = _groups(graph, float_nodes)
-    watched = _watched(graph)
+    watched = _watched(source.graph("tensor"))
     pictures = list(itertools.islice(images, MAX_IMAGES))
     reference = _outcomes(graph, watched, pictures, threads)
     found = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import onnx
@@ -9,7 +10,8 @@ import onnx
 from engines import ranges as _ranges
 from engines.calibrate import calibrate
 from engines.errors import CalibrationError
-from engines.graph import PIXEL_MAX, bake
+from engines.graph import PIXEL_MAX, PREFIX, bake
+from engines.hostforms import expectations
 from engines.precision import Variants
 from engines.prepare import prepare
 from engines.ranges import Ranges
@@ -74,16 +76,21 @@ class Source:
         self._found: Ranges | None = None
 
     def graph(self, style: GraphStyle) -> onnx.ModelProto:
-        """The float32 graph; a fresh copy.
+        """The float32 graph; a fresh copy. The host's has `engines.hostforms` in it.
 
-        Nodes have the same names in all styles, but for those that prepare the input, whose names
-        begin with `engines.graph.PREFIX`.
+        Nodes have the same names in all styles, but for those that a style adds: their names begin
+        with `engines.graph.PREFIX` or with the name of the node whose place they take.
         """
-        copy = onnx.ModelProto()
-        copy.CopyFrom(self._prepared)
+        copy = self._copy()
         if style == "tensor":
             return self._sized(copy)
-        return bake(copy, self.info, style)
+        baked = bake(copy, self.info, style)
+        return expectations(baked) if style == "host" else baked
+
+    def _copy(self) -> onnx.ModelProto:
+        copy = onnx.ModelProto()
+        copy.CopyFrom(self._prepared)
+        return copy
 
     def _sized(self, model: onnx.ModelProto) -> onnx.ModelProto:
         """Fix the height and width that the file leaves open; the batch stays as it is."""
@@ -109,19 +116,23 @@ class Source:
         if self._found is None:
             self._found = self._calibrate(tell)
         name = self.info.input.name
-        known = self._found.amax
+        known = self._found
         graph = self.graph(style)
         producer = Wiring(graph.graph).producers.get(name)
         is_bytes = producer is not None and producer.op_type == "Cast"
-        image = PIXEL_MAX if is_bytes else self._image_reach()
-        amax = {n: image if n == name else known[n] for n in known}
-        found = self._found
-        return Ranges(found.method, found.model_digest, found.data_digest, found.images, amax)
+        least, greatest = (0.0, PIXEL_MAX) if is_bytes else self._image_reach()
+        if name not in known.amax:
+            return known
+        return replace(
+            self._found,
+            amax={**known.amax, name: max(-least, greatest)},
+            least={**known.least, name: least},
+        )
 
-    def _image_reach(self) -> float:
-        """Largest magnitude of a normalised pixel: black or white of one of the channels."""
+    def _image_reach(self) -> tuple[float, float]:
+        """Least and greatest value of a normalised pixel: black or white of one of the channels."""
         pairs = list(zip(self.info.mean, self.info.std, strict=True))
-        return max(abs(level - m) / s for level in (0.0, 1.0) for m, s in pairs)
+        return min(0.0, *(-m / s for m, s in pairs)), max((1 - m) / s for m, s in pairs)
 
     def _calibrate(self, tell: Callable[[Progress], None]) -> Ranges:
         pictures = self.calibration
@@ -130,16 +141,24 @@ class Source:
                 "int8 needs pictures of what the cameras see: set quantize.calibration to a folder "
                 "or a video"
             )
-        graph = self.graph("host")
-        amax = calibrate(
+        # As the file has it: what a form for the host adds is never quantised.
+        graph = bake(self._copy(), self.info, "host")
+        reach = calibrate(
             graph,
-            [n for n in float_activations(graph) if not n.startswith("vigia/")],
+            [n for n in float_activations(graph) if not n.startswith(PREFIX)],
             pictures,
             method=self._method,
             threads=self._threads,
             tell=tell,
         )
-        return Ranges(self._method, self.info.digest, pictures.digest, len(pictures), amax)
+        return Ranges(
+            method=self._method,
+            model_digest=self.info.digest,
+            data_digest=pictures.digest,
+            images=len(pictures),
+            amax={name: r.amax for name, r in reach.items()},
+            least={name: r.least for name, r in reach.items()},
+        )
 
     def head(self, style: GraphStyle = "host") -> frozenset[str]:  # noqa: ARG002 - the contract
         """Names of the nodes that stay in floating point in the first int8 engine.
