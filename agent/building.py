@@ -8,12 +8,13 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from agent.calibration import pictures, probe_pictures
 from agent.gate import Gate
 from agent.groundtruth import truths
+from agent.plans import Report, report_of
 from engines.backend import Product, Progress, Recipe
 from engines.backends import available, unavailable
 from engines.errors import BuildError
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from agent.plans import Plans
     from engines.backend import Backend
     from engines.images import Images
-    from engines.plan import Plan
     from engines.selection import Row, Selection
 
 log = logging.getLogger(__name__)
@@ -42,21 +42,6 @@ build it again."""
 
 LOCK_TIMEOUT_S = 2 * 3600.0
 """Longest wait for another process that builds the same engine."""
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """How an engine came to be chosen; JSON values, kept beside the plan.
-
-    Attributes:
-        plan: the key of the plan, hexadecimal.
-        cached: whether it had been built before.
-        value: the report.
-    """
-
-    plan: str
-    cached: bool
-    value: Mapping[str, object]
 
 
 def build(plans: Plans, tell: Callable[[Progress], None], *, fresh: bool = False) -> Report:
@@ -92,12 +77,6 @@ def build(plans: Plans, tell: Callable[[Progress], None], *, fresh: bool = False
                 "give it room and write permission, or set pipeline.cache_dir"
             )
         return Report(plans.key.hex, cached=False, value=value)
-
-
-def report_of(plan: Plan) -> Report:
-    """The report that is kept beside a plan."""
-    value = plan.sidecar.get("report")
-    return Report(plan.hex, cached=True, value=value if isinstance(value, dict) else {})
 
 
 def _select(plans: Plans, tell: Callable[[Progress], None]) -> tuple[Selection, dict[str, object]]:

@@ -60,7 +60,7 @@ class Built:
 
     Attributes:
         plan: key of the plan, hexadecimal.
-        value: the report, see `agent.building.Report`.
+        value: the report, see `agent.plans.Report`.
     """
 
     plan: str

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from agent.building import Report
+    from agent.plans import Report
 
 FIGURES = {
     "cosine": "cosine",

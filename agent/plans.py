@@ -27,6 +27,8 @@ from engines.selection import REFERENCE, Policy, candidates
 from engines.source import RECIPE_VERSION
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import onnx
 
     from engines.backend import Backend, Options
@@ -100,6 +102,27 @@ class PlanRequest:
             cache_dir=Path(str(value["cache_dir"])),
             cache_max_mb=int(str(value["cache_max_mb"])),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """How an engine came to be chosen; JSON values, kept beside the plan.
+
+    Attributes:
+        plan: the key of the plan, hexadecimal.
+        cached: whether it had been built before.
+        value: the report.
+    """
+
+    plan: str
+    cached: bool
+    value: Mapping[str, object]
+
+
+def report_of(plan: Plan) -> Report:
+    """The report that is kept beside a plan."""
+    value = plan.sidecar.get("report")
+    return Report(plan.hex, cached=True, value=value if isinstance(value, dict) else {})
 
 
 class Plans:

@@ -90,7 +90,7 @@ PROJECT: dict[str, tuple[str, ...]] = {
                     "agent.mqtt*", "agent.secrets", "agent.threads", "agent.tls", "agent.wire*"),
     "agent.tls": ("agent.config", "agent.errors"),
     # Texts for people.
-    "agent.enginereport": ("agent.building",),
+    "agent.enginereport": ("agent.plans",),
     "agent.modelreport": ("engines.base", "engines.model"),
     "agent.resulttext": ("agent.detection", "agent.wire*"),
     "agent.watch": ("agent.errors", "agent.wire*"),
