@@ -166,6 +166,10 @@ class PycudaKernel:
         with _errors():
             self._function(*args, grid=grid, block=block, stream=stream.pycuda)
 
+    def close(self) -> None:
+        """Let go of the module, whoever still holds this object."""
+        self._function = None
+
 
 class _Pushed:
     """Makes a context current in the thread that enters; keeps nothing, so one serves all."""
@@ -215,7 +219,7 @@ class PycudaPort:
             self._context: Any = device.retain_primary_context()
         self._pushed = _Pushed(self._context)
         self._lock = threading.Lock()
-        self._modules: dict[str, Any] = {}
+        self._kernels: dict[tuple[str, str], PycudaKernel] = {}
 
     def pushed(self) -> AbstractContextManager[None]:
         """See `engines.trt.cuda.CudaPort`."""
@@ -262,19 +266,22 @@ class PycudaPort:
         return capture_graph(stream.handle, work)
 
     def kernel(self, image: bytes, name: str) -> PycudaKernel:
-        """See `engines.trt.cuda.CudaPort`; the same image is loaded once."""
-        digest = hashlib.sha256(image).hexdigest()
+        """See `engines.trt.cuda.CudaPort`; the same function is loaded once."""
+        key = (hashlib.sha256(image).hexdigest(), name)
         with self._lock, _errors():
-            if digest not in self._modules:
-                self._modules[digest] = driver.module_from_buffer(image)
-            return PycudaKernel(self._modules[digest].get_function(name))
+            if key not in self._kernels:
+                module = driver.module_from_buffer(image)
+                # The function keeps its module.
+                self._kernels[key] = PycudaKernel(module.get_function(name))
+            return self._kernels[key]
 
     def close(self) -> None:
         """See `engines.trt.cuda.CudaPort`."""
         if self._context is None:
             return
         with self._pushed:
-            self._modules.clear()
+            while self._kernels:
+                self._kernels.popitem()[1].close()
         context, self._context = self._context, None
         _opened.cache_clear()
         # pycuda gives a primary context back only where it is current, forgets then that it is, and
