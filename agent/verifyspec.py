@@ -56,7 +56,7 @@ def parse(text: str) -> Spec:
             raise ConfigError(f"{text!r} is not understood: {FORMS}")
         return Spec(text, slot=slot, backend=backend, precision=precision)
     if not what or not Path(what).is_file():
-        raise ConfigError(f"{what or text!r}: no such file; {FORMS}")
+        raise ConfigError(f"{what!r}: no such file; {FORMS}")
     return Spec(text, path=Path(what), backend=backend, precision=precision)
 
 
