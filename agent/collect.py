@@ -78,6 +78,7 @@ class Collected:
         alike: slots without a picture because nothing had changed since the last one, by camera.
         missed: slots in which no camera gave a picture.
         total_bytes: size of the folder's pictures, with those of earlier runs.
+        full: whether the next picture would have been more than the folder may hold.
         ended: why it ended early; empty if it did not.
         states: how each camera was at the end, and why.
     """
@@ -86,6 +87,7 @@ class Collected:
     alike: Counter[str] = field(default_factory=Counter)
     missed: int = 0
     total_bytes: int = 0
+    full: bool = False
     ended: str = ""
     states: dict[str, str] = field(default_factory=dict)
 
@@ -138,7 +140,7 @@ def collect(
         threads.wait(STOP_TIMEOUT_S)
     result.total_bytes = folder.bytes
     result.states = table.states()
-    if not result.kept and not result.alike:
+    if not (result.kept or result.alike or result.full):
         reasons = "; ".join(f"{name}: {state}" for name, state in result.states.items())
         raise CaptureError(f"no camera gave a picture: {reasons}; try `vigia cameras probe`")
     return result
@@ -172,6 +174,7 @@ def _collect(
                 alike = frame.camera
                 continue
             if not folder.write(frame.camera, frame.pixels, request.max_bytes - folder.bytes):
+                result.full = True
                 result.ended = f"the folder holds {folder.bytes} bytes, {request.max_bytes} allowed"
                 return result
             last[frame.camera] = small
