@@ -61,7 +61,7 @@ class Gate:
         truth: what is in them, in the same order, or None.
 
     Raises:
-        CalibrationError: there are no pictures, or as many truths as pictures.
+        CalibrationError: there are no pictures, or another number of truths.
         InferenceError: the reference fails.
         OutputError: the reference's outputs cannot be decoded.
     """
