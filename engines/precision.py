@@ -75,14 +75,18 @@ class Variants:
     def fp16_qdq(self) -> onnx.ModelProto:
         """Typed float16 of opset 19 or later, with Q/DQ pairs where TensorRT wants them.
 
+        A node whose activations are so small that their scale would be far from representable in
+        float16 stays in floating point.
+
         Raises:
             BuildError: the opset cannot be raised.
             CalibrationError: as `qdq`.
         """
         graph = raised(self.fp32(), HALF_OPSET)
         kept = full(graph)
-        floor = quantize.HALF_SCALE_FLOOR
-        quantize.insert(graph, self._ranges().amax, self._float_nodes, floor=floor)
+        floor, amax = quantize.HALF_SCALE_FLOOR, self._ranges().amax
+        floats = self._float_nodes | quantize.too_fine(graph, amax, self._float_nodes, floor)
+        quantize.insert(graph, amax, floats, floor=floor)
         return to_half(graph, kept)
 
     def calibration_cache(self, trt_version: str) -> bytes:

@@ -38,6 +38,9 @@ HALF_SCALE_FLOOR = 2.0**-14
 """Least scale in a float16 graph: the smallest normal number. Smaller ones lose precision, and
 under 2**-25 they become 0."""
 
+MAX_COARSENING = 4
+"""How many times as coarse as calibrated a scale may become by `HALF_SCALE_FLOOR`: two bits."""
+
 KEEPS_RANGE = frozenset(
     {
         "Concat",
@@ -218,6 +221,27 @@ def scale_of(name: str, amax: Mapping[str, float], floor: float) -> float:
     if name not in amax:
         raise uncalibrated(name)
     return float(max(np.float32(amax[name] / QUANTISED_MAX), floor))
+
+
+def too_fine(
+    model: onnx.ModelProto, amax: Mapping[str, float], float_nodes: frozenset[str], floor: float
+) -> frozenset[str]:
+    """Names of nodes whose activations would lose most of their levels to the least scale.
+
+    A tensor that was always 0 loses nothing.
+
+    Args:
+        model: prepared float32 graph.
+        amax: calibrated ranges by tensor name.
+        float_nodes: nodes that have no levels to lose.
+        floor: least scale.
+    """
+    ranges = shared_ranges(model, amax, float_nodes)
+    found: set[str] = set()
+    for name, uses in place(model, float_nodes).activations.items():
+        if 0 < ranges.get(name, 0.0) / QUANTISED_MAX < floor / MAX_COARSENING:
+            found |= {node for node, _ in uses}
+    return frozenset(found)
 
 
 def uncalibrated(name: str) -> CalibrationError:
