@@ -30,8 +30,8 @@ PERCENT = 99.999
 CHUNK_BYTES = 256 * 2**20
 """Tensors that are looked at in one run are kept until it ends; this is what they may take."""
 
-UNKNOWN_BYTES = 16 * 2**20
-"""Assumed for a tensor whose shape cannot be told."""
+UNKNOWN_BYTES = 4 * 2**20
+"""Assumed for a tensor whose shape cannot be told; of detectors at 640 pixels few have more."""
 
 FLOAT_BYTES = 4
 
