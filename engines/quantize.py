@@ -67,8 +67,6 @@ FUSED = frozenset(
 )  # fmt: skip
 """Operations that TensorRT computes inside the kernel of the convolution before them."""
 
-CONVOLVING = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
-
 ADD_INPUTS = 2
 
 
@@ -100,18 +98,20 @@ def place(model: onnx.ModelProto, float_nodes: frozenset[str]) -> Placement:
     wiring = Wiring(model.graph)
     floats = frozenset(float_activations(model))
     placed = Placement()
+    layers: set[str] = set()
     for node in model.graph.node:
         if node.name in float_nodes:
             continue
         axis = weight_axis(node, wiring)
         if axis is not None and node.input[0] in floats:
             weight = WEIGHTED[node.op_type]
+            layers.add(node.name)
             placed.activations.setdefault(node.input[0], []).append((node.name, 0))
             placed.weights.setdefault(node.input[weight], []).append((node.name, weight, axis))
         elif node.op_type == "MaxPool" and node.input[0] in floats:
             placed.activations.setdefault(node.input[0], []).append((node.name, 0))
         elif node.op_type == "Add":
-            residual = _residual(node, wiring, floats)
+            residual = _residual(node, wiring, floats, layers)
             if residual is not None:
                 use = (node.name, residual)
                 placed.activations.setdefault(node.input[residual], []).append(use)
@@ -135,27 +135,29 @@ def weight_axis(node: onnx.NodeProto, wiring: Wiring) -> int | None:
     return 1 if node.op_type == "ConvTranspose" else 0
 
 
-def _residual(node: onnx.NodeProto, wiring: Wiring, floats: frozenset[str]) -> int | None:
+def _residual(
+    node: onnx.NodeProto, wiring: Wiring, floats: frozenset[str], layers: set[str]
+) -> int | None:
     """Which input of an addition is quantised; None if it is no addition of two branches."""
     if len(node.input) != ADD_INPUTS or not floats.issuperset(node.input):
         return None
     if node.input[0] == node.input[1]:
         return None
-    direct = [_comes_from_convolution(name, wiring) for name in node.input]
+    direct = [_comes_from_layer(name, wiring, layers) for name in node.input]
     if direct[1]:
         return 0
     return 1 if direct[0] else None
 
 
-def _comes_from_convolution(name: str, wiring: Wiring) -> bool:
-    """Whether a tensor is what a convolution and its activation give, for one user only."""
+def _comes_from_layer(name: str, wiring: Wiring, layers: set[str]) -> bool:
+    """Whether a tensor is what an int8 layer and its activation give, for one user only."""
     if len(wiring.consumers.get(name, ())) != 1 or name in wiring.outputs:
         return False
     node = wiring.producers.get(name)
     while node is not None and node.op_type in FUSED:
         # x * sigmoid(x): the way through the sigmoid is the longer one of the same.
         node = wiring.producers.get(node.input[0])
-    return node is not None and node.op_type in CONVOLVING
+    return node is not None and node.name in layers
 
 
 def shared_ranges(

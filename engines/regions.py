@@ -92,8 +92,9 @@ def tail(model: onnx.ModelProto) -> frozenset[str]:
 def sensitive(model: onnx.ModelProto) -> frozenset[str]:
     """Names of nodes in softmax, power and normalisation regions.
 
-    A normalisation in pieces, (x - mean) / sqrt(mean((x - mean)^2) + eps), is one region: the
-    pointwise nodes between its unstable ones, and the division that ends it.
+    A normalisation in pieces, (x - mean) / sqrt(mean((x - mean)^2) + eps) * gamma + beta, is one
+    region: the pointwise nodes between its unstable ones, the division, and what scales and shifts
+    its result.
     """
     wiring = Wiring(model.graph)
     names: set[str] = set()
@@ -101,7 +102,7 @@ def sensitive(model: onnx.ModelProto) -> frozenset[str]:
         if node.op_type in UNSTABLE:
             names.add(node.name)
             names |= _between(node, wiring)
-            names |= {n.name for n in wiring.children(node) if n.op_type == "Div"}
+            names |= _ending(node, wiring)
     return frozenset(names)
 
 
@@ -150,6 +151,24 @@ def _is_expectation(node: onnx.NodeProto, wiring: Wiring) -> bool:
         # A reshape's sizes may be computed, too.
         parents = [wiring.producers[n] for n in parents[0].input[:1] if n in wiring.producers]
     return len(parents) == 1 and parents[0].op_type == "Softmax"
+
+
+def _ending(node: onnx.NodeProto, wiring: Wiring) -> set[str]:
+    """The division by what an unstable node gives, and the affine nodes behind it.
+
+    ONNX Runtime fuses all of them into one operation, and fails if their types differ.
+    """
+    found = set()
+    waiting = [n for n in wiring.children(node) if n.op_type == "Div"]
+    while waiting:
+        end = waiting.pop()
+        found.add(end.name)
+        waiting += [
+            n
+            for n in wiring.children(end)
+            if n.op_type in ("Add", "Mul") and any(wiring.is_float(name) for name in n.input)
+        ]
+    return found
 
 
 def _between(start: onnx.NodeProto, wiring: Wiring) -> set[str]:

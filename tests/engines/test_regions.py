@@ -98,7 +98,8 @@ def test_every_output_has_its_own_last_layer():
 def test_a_normalisation_in_pieces_is_one_region():
     model = prepare(attention())
     assert sensitive(model) == {
-        "mean", "centred", "squares", "variance", "safe", "deviation", "normal", "shares",
+        "mean", "centred", "squares", "variance", "safe", "deviation", "normal",
+        "scaled", "shifted", "shares",
     }  # fmt: skip
 
 
