@@ -224,12 +224,10 @@ class QuantizeConfig(Section):
         default="percentile", description="How a tensor's range is found."
     )
     keep_float: Literal["head", "none"] = Field(
-        default="head",
-        description="What stays in floating point to begin with; the gate can add to it.",
+        default="head", description="What stays in float at first; the gate can add to it."
     )
     truth: Path | None = Field(
-        default=None,
-        description="Ground truth of the calibration pictures (JSON), for true mAP in the gate.",
+        default=None, description="Ground truth of the pictures (JSON), for mAP in the gate."
     )
 
 
