@@ -1,8 +1,8 @@
 """Which parts of a model stay in floating point, told by where they lie, never by their kind alone.
 
 A detector's last layers put values of very different ranges side by side: coordinates of hundreds
-of pixels and scores of 0..1. One int8 scale for both leaves nothing of the scores (bugs 9 and 12 in
-docs/precision.md). The layers before them are no such problem, of whatever kind they are.
+of pixels and scores of 0..1. One int8 scale for both leaves nothing of the scores. The layers before
+them are no such problem, of whatever kind they are. See docs/precision.md.
 """
 
 from __future__ import annotations
@@ -53,12 +53,6 @@ RESHAPING = frozenset(
 
 SIZES = frozenset({"Shape", "Size"})
 """Operations that look at a tensor's form only; nothing that its values are goes through them."""
-
-
-def weighted(model: onnx.ModelProto) -> list[onnx.NodeProto]:
-    """Nodes that multiply by constant weights, in the graph's order."""
-    wiring = Wiring(model.graph)
-    return [n for n in model.graph.node if is_weighted(n, wiring)]
 
 
 def is_weighted(node: onnx.NodeProto, wiring: Wiring) -> bool:

@@ -9,8 +9,6 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from numpy.typing import NDArray
 
 
@@ -54,25 +52,6 @@ class Wiring:
         """Whether a constant holds float32 values."""
         weight = self.weights.get(name)
         return weight is not None and weight.data_type == TensorProto.FLOAT
-
-    def descendants(self, starts: Iterable[onnx.NodeProto]) -> dict[str, onnx.NodeProto]:
-        """Nodes reached from some by following tensors, without these, by name."""
-        return self._reached(starts, forward=True)
-
-    def ancestors(self, starts: Iterable[onnx.NodeProto]) -> dict[str, onnx.NodeProto]:
-        """Nodes from which some are reached, without these, by name."""
-        return self._reached(starts, forward=False)
-
-    def _reached(self, starts: Iterable[onnx.NodeProto], *, forward: bool) -> dict[str, Any]:
-        found: dict[str, onnx.NodeProto] = {}
-        waiting = list(starts)
-        while waiting:
-            node = waiting.pop()
-            for other in self.children(node) if forward else self.parents(node):
-                if other.name not in found:
-                    found[other.name] = other
-                    waiting.append(other)
-        return found
 
 
 def float_activations(model: onnx.ModelProto) -> list[str]:

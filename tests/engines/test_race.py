@@ -1,12 +1,13 @@
 """Timing of engines in turn."""
 
+import itertools
 import threading
 
 import numpy as np
 import pytest
 
 from engines.errors import InferenceError
-from engines.race import ROUNDS, WARM_UP_RUNS, Track, race, solo, timing
+from engines.race import LAP_S, ROUNDS, SETTLE_S, WARM_UP_RUNS, Track, race, solo, timing
 from tests.fakes.engine import FakeEngine
 
 
@@ -83,3 +84,24 @@ def test_input_is_not_blank():
 def test_percentiles_are_in_order():
     result = timing([float(n) for n in range(101)])
     assert (result.p50_ms, result.p95_ms, result.p99_ms) == (50, 95, 99)
+
+
+def test_an_engine_runs_on_its_own_before_its_lap_is_timed(engine):
+    """The first runs of each lap are slow, as beside threads that still spin; none is counted."""
+    order = []
+
+    def make(name):
+        one = engine(20)
+        plain = one.function
+
+        def infer(images):
+            order.append(name)
+            return plain(images)
+
+        one.function = infer
+        return one
+
+    race(make("a"), make("b"), 1)
+    # After the warm-up, whoever's turn it is runs for SETTLE_S and LAP_S at least.
+    turns = [len(list(group)) for _, group in itertools.groupby(order)]
+    assert min(turns[1:-1]) >= (SETTLE_S + LAP_S) / 0.020

@@ -1,6 +1,5 @@
 """Plans whose frames are prepared by the kernel: frame in, answers out, with the real pycuda."""
 
-import gc
 import threading
 from dataclasses import replace
 
@@ -18,7 +17,6 @@ from engines.trt.build import GIB, build
 from engines.trt.order import Order
 from tests.engines.graphs import SIZE, convolution, info
 from tests.fakes import libcuda
-from tests.fakes.tensorrt import running
 from tests.fakes.trtorders import api
 
 VERSION = "10.3.0"
@@ -35,16 +33,8 @@ INFO = replace(
 def driver(monkeypatch):
     libcuda.require()
     monkeypatch.setattr(kernel, "compile_source", lambda source, _: libcuda.host_kernel(source))
-    driver = libcuda.load()
-    before = driver.live()
-    running.MISUSE.clear()
-    yield driver
-    driver.budget(None)
-    driver.integrated(False)
-    gc.collect()
-    assert driver.live() == before
-    assert driver.damaged == 0
-    assert running.MISUSE == []
+    with libcuda.watched() as driver:
+        yield driver
 
 
 @pytest.fixture

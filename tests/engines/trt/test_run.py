@@ -1,6 +1,5 @@
 """Plans are run: on the module with TensorRT's names, with the real pycuda on host memory."""
 
-import gc
 import threading
 
 import numpy as np
@@ -15,7 +14,6 @@ from engines.trt.order import Order
 from engines.trt.profile import layer_times, stage_times
 from tests.engines.graphs import SIZE, convolution, info
 from tests.fakes import libcuda
-from tests.fakes.tensorrt import running
 from tests.fakes.tensorrt.release import VERSIONS
 from tests.fakes.trtorders import api
 
@@ -36,17 +34,8 @@ def options(**changes):
 @pytest.fixture
 def cuda():
     """The stand-in for the driver; what a test leaves alive is its failure."""
-    driver = libcuda.load()
-    before = driver.live()
-    running.MISUSE.clear()
-    yield driver
-    driver.budget(None)
-    driver.refuse_captures(False)
-    driver.integrated(False)
-    gc.collect()
-    assert driver.live() == before
-    assert driver.damaged == 0
-    assert running.MISUSE == []
+    with libcuda.watched() as driver:
+        yield driver
 
 
 @pytest.fixture
