@@ -1,8 +1,8 @@
 """Which parts of a model stay in floating point, told by where they lie, never by their kind alone.
 
 A detector's last layers put values of very different ranges side by side: coordinates of hundreds
-of pixels and scores of 0..1. One int8 scale for both leaves nothing of the scores. The layers before
-them are no such problem, of whatever kind they are. See docs/precision.md.
+of pixels and scores of 0..1. One int8 scale for both leaves nothing of the scores. The layers
+before them are no such problem, of whatever kind they are. See docs/precision.md.
 """
 
 from __future__ import annotations
