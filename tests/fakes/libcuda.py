@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import functools
-import gc
 import hashlib
 import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from tests.fakes.tensorrt import running
 
 SOURCE = Path(__file__).with_name("libcuda.c")
 KERNEL_RUNNER = Path(__file__).with_name("hostkernel.cpp")
@@ -92,22 +87,6 @@ def require() -> None:
         pytest.fail(reason)
     if reason:
         pytest.skip(reason)
-
-
-@contextlib.contextmanager
-def watched() -> Iterator[FakeCuda]:
-    """The stand-in as it should be left: all given back, nothing damaged, TensorRT not misused."""
-    driver = load()
-    before = driver.live()
-    running.MISUSE.clear()
-    yield driver
-    driver.budget(None)
-    driver.refuse_captures(False)
-    driver.integrated(False)
-    gc.collect()
-    assert driver.live() == before
-    assert driver.damaged == 0
-    assert running.MISUSE == []
 
 
 @functools.cache

@@ -18,6 +18,7 @@ from engines.trt.order import Order
 from tests.engines.graphs import SIZE, convolution, info
 from tests.fakes import libcuda
 from tests.fakes.trtorders import api
+from tests.fakes.watch import watched
 
 VERSION = "10.3.0"
 SHAPES = {"images": ((1, 3, SIZE, SIZE), (2, 3, SIZE, SIZE), (4, 3, SIZE, SIZE))}
@@ -33,7 +34,7 @@ INFO = replace(
 def driver(monkeypatch):
     libcuda.require()
     monkeypatch.setattr(kernel, "compile_source", lambda source, _: libcuda.host_kernel(source))
-    with libcuda.watched() as driver:
+    with watched() as driver:
         yield driver
 
 

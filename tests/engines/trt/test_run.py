@@ -16,6 +16,7 @@ from tests.engines.graphs import SIZE, convolution, info
 from tests.fakes import libcuda
 from tests.fakes.tensorrt.release import VERSIONS
 from tests.fakes.trtorders import api
+from tests.fakes.watch import watched
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +35,7 @@ def options(**changes):
 @pytest.fixture
 def cuda():
     """The stand-in for the driver; what a test leaves alive is its failure."""
-    with libcuda.watched() as driver:
+    with watched() as driver:
         yield driver
 
 
