@@ -143,6 +143,8 @@ def test_offline_is_the_last_thing_said_and_stopping_comes_before_it(mosquitto, 
     with client(config(mosquitto.port, prefix)) as made:
         subscriber.wait_count(1)
         made.set_state("stopping")
+        # Until it is acknowledged, it takes one of the places that are filled below.
+        assert made.flush(5)
         for number in range(MAX_WAITING):
             assert made.publish(f"{prefix}/x", b"%d" % number, qos=1)
     topic = f"{prefix}/{DEVICE}/status"
