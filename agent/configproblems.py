@@ -6,7 +6,7 @@ import difflib
 import re
 from typing import TYPE_CHECKING, Any
 
-from agent import config
+from agent import config, configcamera, configmqtt
 from agent.configtree import field_at, section_at, sections
 from agent.yamlfile import dotted
 
@@ -30,9 +30,9 @@ UNITS = {
 PATTERNS = {
     config.NAME_PATTERN: "must be a name: letters, digits, - and _, at most 64, a letter or digit "
     "first",
-    config.PREFIX_PATTERN: "must be topic levels joined by /, without + or #, like vigia/v1",
-    config.FOURCC_PATTERN: "must be the four characters of a pixel format, like MJPG",
-    config.HOST_PATTERN: "must be a host name or address alone, without mqtt:// and port",
+    configmqtt.PREFIX_PATTERN: "must be topic levels joined by /, without + or #, like vigia/v1",
+    configcamera.FOURCC_PATTERN: "must be the four characters of a pixel format, like MJPG",
+    configmqtt.HOST_PATTERN: "must be a host name or address alone, without mqtt:// and port",
 }
 
 WANTED = {

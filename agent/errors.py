@@ -29,3 +29,39 @@ class OutputError(AgentError):
 
 class WireError(AgentError):
     """A message cannot be encoded, or bytes from outside are not the message they claim to be."""
+
+
+class TransferError(AgentError):
+    """A bundle could not be fetched, or its blocks are not what the signed index says."""
+
+
+class BundleError(AgentError):
+    """A bundle, or what vouches for it, cannot be trusted or used."""
+
+
+class ManifestError(BundleError):
+    """A manifest, index or document is not what the format says."""
+
+
+class SignatureError(BundleError):
+    """Signatures are missing, wrong, too few, or of keys that have no right to this."""
+
+
+class RollbackError(BundleError):
+    """What is offered is older than what was already accepted."""
+
+
+class ExpiredError(BundleError):
+    """What is offered is not valid yet, or not any more."""
+
+
+class KeyStoreError(AgentError):
+    """A private key of this device or operator cannot be read, used or made."""
+
+
+class StoreError(AgentError):
+    """The state of updates cannot be read or written; what serves goes on serving."""
+
+
+class GateError(AgentError):
+    """A candidate cannot be judged; says nothing of its quality."""

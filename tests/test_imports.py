@@ -42,7 +42,7 @@ PROJECT: dict[str, tuple[str, ...]] = {
     "agent.ratelimit": (),
     "agent.log": ("agent.config", "agent.secrets"),
     # Settings.
-    "agent.config": ("agent.errors",),
+    "agent.config": ("agent.config*", "agent.errors"),
     "agent.config?*": ("agent.config*", "agent.errors", "agent.references", "agent.secrets",
                        "agent.yamlfile"),
     "agent.references": ("agent.errors", "agent.yamlfile"),
@@ -89,6 +89,21 @@ PROJECT: dict[str, tuple[str, ...]] = {
     "agent.mqtt*": ("agent.backoff", "agent.config", "agent.errors", "agent.interfaces",
                     "agent.mqtt*", "agent.secrets", "agent.threads", "agent.tls", "agent.wire*"),
     "agent.tls": ("agent.config", "agent.errors"),
+    # The road of an update. What says whether a bundle may be trusted knows no network and no disk
+    # but the one it is told.
+    "agent.bundle*": ("agent.bundle*", "agent.config", "agent.errors", "agent.wire*",
+                      "engines.durable", "engines.errors", "engines.onnxfile"),
+    "agent.update*": ("agent.bundle*", "agent.config", "agent.errors", "agent.interfaces",
+                      "agent.threads", "agent.update*", "agent.wire*", "engines.durable",
+                      "engines.backend", "engines.filelock"),
+    # The shells that fetch, prove and put everything together.
+    "agent.update.fetch*": ("agent.backoff", "agent.bundle*", "agent.config", "agent.errors",
+                            "agent.mqtt*", "agent.threads", "agent.update*", "agent.wire*"),
+    "agent.update.proof*": ("agent.*", "engines.*"),
+    "agent.update.trial*": ("agent.*", "engines.*"),
+    "agent.update.updater": ("agent.*", "engines.*"),
+    "agent.update.installed": ("agent.*", "engines.*"),
+    "agent.enrol*": ("agent.*", "engines.*"),
     # Texts for people.
     "agent.enginereport": ("agent.plans",),
     "agent.modelreport": ("engines.base", "engines.model"),
@@ -108,17 +123,27 @@ PROJECT: dict[str, tuple[str, ...]] = {
     "agent.__main__": ("agent.cli",),
     # The operator's side shares the protocol with the device, nothing else.
     "fleet": (),
-    "fleet.*": ("fleet.*", "agent.wire*", "agent.bundle*", "agent.mqtt", "agent.errors",
-                "agent.interfaces"),
+    "fleet.*": ("fleet.*", "agent.wire*", "agent.bundle*", "agent.backoff", "agent.config",
+                "agent.configfile", "agent.mqtt*", "agent.errors", "agent.interfaces",
+                "agent.threads", "agent.update.ports", "agent.update.transfer", "engines.durable",
+                "engines.filelock"),
+    "fleet.commands*": ("fleet.*", "agent.wire*", "agent.bundle*", "agent.config",
+                        "agent.configfile", "agent.errors", "agent.commands.output",
+                        "agent.commands.progress", "engines.durable"),
+    "agent.commands.fleet": ("fleet.commands*",),
 }  # fmt: skip
 
 # Nobody but these imports the command line.
-COMMAND_LINE = ("agent.cli", "agent.commands*", "agent.__main__")
+COMMAND_LINE = ("agent.cli", "agent.commands*", "agent.__main__", "fleet.commands*")
 
 # Library -> who may import it. A library that is not here is an error.
 LIBRARIES: dict[str, tuple[str, ...]] = {
-    "anyio": ("agent.daemon",),
-    "cryptography": ("engines.seal",),
+    "anyio": ("agent.daemon", "fleet.simulate*"),
+    "cryptography": ("agent.bundle*", "agent.enrol*", "engines.seal", "fleet.*"),
+    "pkcs11": ("agent.bundle.pkcs11*",),
+    "securesystemslib": ("agent.bundle*", "fleet.*"),
+    "sqlalchemy": ("fleet.*",),
+    "tuf": ("agent.bundle*", "fleet.*"),
     "cv2": ("agent.capture*", "agent.vision*", "agent.commands*", "agent.detect", "agent.daemon",
             "agent.calibration", "agent.collect*", "agent.demo*", "agent.enginepictures",
             "agent.picturesource"),
@@ -128,15 +153,16 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "matplotlib": ("agent.engineplot",),
     "onnxruntime": ("engines.calibrate", "engines.ort*", "engines.sensitivity"),
     "openvino": ("engines.openvino*",),
-    "paho": ("agent.mqtt*",),
-    "psutil": ("agent.device", "agent.benchmark", "agent.buildprocess"),
+    "paho": ("agent.mqtt*", "fleet.simulate*"),
+    "psutil": ("agent.device", "agent.benchmark", "agent.buildprocess", "agent.update.proof*",
+               "agent.update.memory*"),
     "pycuda": ("engines.trt*",),
-    "pydantic": ("agent.config*",),
+    "pydantic": ("agent.bundle*", "agent.config*"),
     "pydantic_core": ("agent.config*",),
-    "rich": ("agent.commands*", "agent.demo*", "agent.enginereport"),
+    "rich": ("agent.commands*", "fleet.commands*", "agent.demo*", "agent.enginereport"),
     "structlog": ("agent.log",),
     "tensorrt": ("engines.trt*",),
-    "typer": ("agent.cli", "agent.commands*"),
+    "typer": ("agent.cli", "agent.commands*", "fleet.commands*"),
     "typing_extensions": ("agent.*", "engines.*"),
     "yaml": ("agent.yamlfile", "agent.commands.config"),
 }  # fmt: skip

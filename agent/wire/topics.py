@@ -49,3 +49,58 @@ class Topics:
     def model_state(self, slot: str) -> str:
         """Which model a slot runs: retained."""
         return f"{self._root}/model/{slot}/state"
+
+    @property
+    def assignment(self) -> str:
+        """What the device is to run: retained, from the controller."""
+        return f"{self._root}/update/assignment"
+
+    @property
+    def update_request(self) -> str:
+        """Pieces of a bundle that the broker does not hold."""
+        return f"{self._root}/update/request"
+
+    def update_state(self, slot: str) -> str:
+        """How the update of a slot goes: retained."""
+        return f"{self._root}/update/state/{slot}"
+
+    @property
+    def update_report(self) -> str:
+        """How an update ended: signed by the device."""
+        return f"{self._root}/update/report"
+
+    def command(self, verb: str) -> str:
+        """A signed command; `+` for all."""
+        return f"{self._root}/cmd/{verb}"
+
+    def reply(self, nonce: str) -> str:
+        """The answer to the command with this nonce."""
+        return f"{self._root}/reply/{nonce}"
+
+
+class FleetTopics:
+    """Topics that all devices read.
+
+    Args:
+        prefix: `mqtt.prefix`, without a slash at its end.
+    """
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
+
+    @property
+    def trust(self) -> str:
+        """The whole current metadata set: retained."""
+        return f"{self._prefix}/trust"
+
+    def manifest(self, bundle: str) -> str:
+        """A bundle's manifest: retained. `bundle` as `agent.bundle.manifest.bundle_id` gives it."""
+        return f"{self._prefix}/bundles/{bundle}/manifest"
+
+    def index(self, bundle: str) -> str:
+        """The hashes of a bundle's blocks: retained."""
+        return f"{self._prefix}/bundles/{bundle}/index"
+
+    def block(self, bundle: str, number: int | str) -> str:
+        """One block of a bundle: retained; `+` for all."""
+        return f"{self._prefix}/bundles/{bundle}/block/{number}"

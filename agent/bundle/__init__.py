@@ -1,0 +1,1 @@
+"""The bundle format: what a model update is made of, and why it can be trusted."""

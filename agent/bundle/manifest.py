@@ -1,0 +1,214 @@
+"""The manifest of a bundle: what is in it, how it is encrypted, and what it must prove.
+
+Its exact bytes are the TUF target, so they are parsed only after their hash has matched. Fields and
+limits: docs/update-protocol.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from agent.bundle.strict import (
+    Counter,
+    Document,
+    FileName,
+    Fraction,
+    Sha256,
+    Text,
+    Version,
+    WallTime,
+    decode,
+)
+
+SCHEMA = "vigia.bundle/1"
+MAX_MANIFEST_BYTES = 256 * 2**10
+MAX_FILES = 4096
+MAX_FILE_BYTES = 2**34
+BLOCK_BYTES = 65_536
+"""Bytes of ciphertext in a block, but for the last, which has the rest."""
+
+MAX_BLOCKS = 2**20
+BUNDLE_ID_DIGITS = 32
+
+ALGORITHM = "c2sp.org/chunked-encryption@v1+AEAD_AES_256_GCM"
+
+Role = Literal["model", "model-int8", "calibration", "golden", "truth", "labels", "card"]
+"""`model` is the FP32 ONNX file and stands once. `golden`: pictures of the golden set; `truth`:
+what is in them (schema vigia.ground-truth/1). `calibration`: pictures for int8."""
+
+Bytes = Annotated[int, Field(ge=0, le=MAX_FILE_BYTES)]
+Base64 = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{2,128}={0,2}$")]
+
+
+class BundleFile(Document):
+    """One file of the payload's plaintext, which is the files one after the other."""
+
+    name: FileName
+    offset: Bytes
+    length: Bytes
+    sha256: Sha256
+    role: Role
+
+
+class Compat(Document):
+    """Which devices a bundle is for; an absent field admits all."""
+
+    hw_class: tuple[Text, ...] | None = Field(default=None, max_length=64)
+    jetpack: tuple[Text, ...] | None = Field(default=None, max_length=64)
+    tensorrt_min: Text | None = None
+    tensorrt_max: Text | None = None
+    agent_min: Text | None = None
+
+
+class Encryption(Document):
+    """How the payload is encrypted. `salt` and `commitment` are base64 of 24 and 32 bytes."""
+
+    alg: Literal["c2sp.org/chunked-encryption@v1+AEAD_AES_256_GCM"]
+    context: Text
+    salt: Base64
+    commitment: Base64
+
+
+class IndexRef(Document):
+    """The block index that belongs to the payload."""
+
+    sha256: Sha256
+    length: Bytes
+    block_bytes: Literal[65_536]
+    blocks: Annotated[int, Field(ge=1, le=MAX_BLOCKS)]
+
+
+class CiphertextRef(Document):
+    """The payload as it is stored and sent."""
+
+    sha256: Sha256
+    length: Bytes
+
+
+class Build(Document):
+    """How engines are to be made."""
+
+    precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = "auto"
+    names: tuple[Text, ...] | None = Field(default=None, max_length=10_000)
+    confidence: Fraction | None = None
+
+
+class GateRules(Document):
+    """What a candidate must reach on the golden set, on the device; absent: not asked."""
+
+    metric: Literal["map50_95", "top1", "agreement"] = "agreement"
+    min_score: Fraction | None = None
+    max_drop_vs_active: Fraction | None = None
+    latency_p95_ms: Annotated[float, Field(gt=0, le=60_000)] | None = None
+    max_latency_ratio: Annotated[float, Field(gt=0, le=1000)] | None = None
+    memory_mb: Annotated[int, Field(ge=1, le=1_048_576)] | None = None
+
+
+class ShadowRules(Document):
+    """How long, on live frames beside the active model, and how alike they must answer."""
+
+    seconds: Annotated[float, Field(ge=0, le=86_400)] = 10.0
+    min_agreement: Fraction | None = None
+
+
+class CanaryRules(Document):
+    """How long it serves on trial, and what then makes it go back."""
+
+    seconds: Annotated[float, Field(ge=0, le=86_400)] = 30.0
+    min_fps_ratio: Annotated[float, Field(ge=0, le=1)] = 0.8
+    max_latency_ratio: Annotated[float, Field(gt=0, le=1000)] = 2.0
+    max_error_rate: Fraction = 0.01
+    max_detection_drift: Annotated[float, Field(gt=0, le=1000)] | None = None
+    max_memory_growth_mb: Annotated[int, Field(ge=1, le=1_048_576)] | None = None
+
+
+class Provenance(Document):
+    """Where a model comes from, for people."""
+
+    trainer: Text | None = None
+    dataset: Text | None = None
+    source: Text | None = None
+
+
+class Manifest(Document):
+    """A whole manifest."""
+
+    schema_id: Literal["vigia.bundle/1"] = Field(default="vigia.bundle/1", alias="schema")
+    family: FileName
+    version: Version
+    release_counter: Annotated[int, Counter.__metadata__[0], Field(ge=1)]
+    min_release_counter: Counter = 0
+    compat: Compat = Compat()
+    files: tuple[BundleFile, ...] = Field(min_length=1, max_length=MAX_FILES)
+    encryption: Encryption
+    index: IndexRef
+    ciphertext: CiphertextRef
+    build: Build = Build()
+    gate: GateRules = GateRules()
+    shadow: ShadowRules = ShadowRules()
+    canary: CanaryRules = CanaryRules()
+    provenance: Provenance = Provenance()
+    created: WallTime
+    expires: WallTime
+
+    @model_validator(mode="after")
+    def _whole(self) -> Manifest:
+        _check_files(self.files)
+        if self.min_release_counter > self.release_counter:
+            raise ValueError("min_release_counter is above the bundle's own counter")
+        blocks = -(-self.ciphertext.length // BLOCK_BYTES)
+        if blocks != self.index.blocks:
+            raise ValueError(f"the payload has {blocks} blocks, the index {self.index.blocks}")
+        return self
+
+    @property
+    def target(self) -> str:
+        """The name of the manifest as a TUF target."""
+        return target_path(self.family, self.version)
+
+    @property
+    def plaintext_bytes(self) -> int:
+        """Bytes of all files together."""
+        return sum(file.length for file in self.files)
+
+
+def _check_files(files: tuple[BundleFile, ...]) -> None:
+    names = [file.name for file in files]
+    if len(set(names)) != len(names):
+        raise ValueError("a file name stands twice")
+    end = 0
+    for file in files:
+        if file.offset != end:
+            raise ValueError(
+                f"{file.name}: offset {file.offset}, but the file before ends at {end}"
+            )
+        end += file.length
+    if [file.role for file in files].count("model") != 1:
+        raise ValueError("exactly one file must have the role `model`")
+
+
+def parse_manifest(data: bytes) -> Manifest:
+    """Read a manifest whose hash has matched.
+
+    Raises:
+        ManifestError: it is not one.
+    """
+    return decode(Manifest, data, "manifest", MAX_MANIFEST_BYTES)
+
+
+def target_path(family: str, version: str) -> str:
+    """The name of a manifest as a TUF target."""
+    return f"models/{family}/{version}/manifest.json"
+
+
+def digest_of(manifest: bytes) -> str:
+    """SHA-256 of a manifest's exact bytes, hexadecimal: what identifies a bundle."""
+    return hashlib.sha256(manifest).hexdigest()
+
+
+def bundle_id(digest: str) -> str:
+    """The topic level of a bundle: the first 32 digits of its manifest's SHA-256."""
+    return digest[:BUNDLE_ID_DIGITS]

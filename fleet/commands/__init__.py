@@ -1,0 +1,1 @@
+"""The commands of `vigia fleet`, one module for each group."""
