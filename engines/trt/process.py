@@ -15,8 +15,6 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from typing_extensions import Self
-
 from engines.backend import Progress
 from engines.errors import BackendError, BuildError, CalibrationError, EngineError
 from engines.trt.logger import LEVELS
@@ -26,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
+    from typing_extensions import Self
 
     from engines.trt.board import Board
     from engines.trt.order import Order
