@@ -15,8 +15,9 @@ INFO = "vigia.info/1"
 TELEMETRY = "vigia.telemetry/1"
 CAMERA_STATUS = "vigia.camera-status/1"
 MODEL_STATE = "vigia.model-state/1"
+UPDATE_STATE = "vigia.update-state/1"
 
-SCHEMAS = (DETECTIONS, STATUS, INFO, TELEMETRY, CAMERA_STATUS, MODEL_STATE)
+SCHEMAS = (DETECTIONS, STATUS, INFO, TELEMETRY, CAMERA_STATUS, MODEL_STATE, UPDATE_STATE)
 """Every message of the project; the number after the slash grows with an incompatible change."""
 
 
