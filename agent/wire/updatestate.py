@@ -1,4 +1,4 @@
-"""How the update of a slot goes, as the device tells it; for people, a controller and `vigia fleet`.
+"""How the update of a slot goes, as the device tells it to people and to `vigia fleet`.
 
 Retained on PREFIX/DEVICE/update/state/SLOT. It is not signed: what counts as success is the signed
 report (`agent.bundle.documents.Report`).
@@ -21,7 +21,20 @@ if TYPE_CHECKING:
 WALL_DIGITS = 3
 """Decimals of seconds since the epoch."""
 
-MAX_FIGURES_BYTES = 32_768
+PLAIN_FIELDS = (
+    "slot",
+    "state",
+    "campaign",
+    "digest",
+    "family",
+    "version",
+    "counter",
+    "release_counter",
+    "attempt",
+    "step",
+    "key_level",
+)
+"""Told as they are; empty ones are absent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,32 +91,24 @@ def encode_update_state(state: UpdateState, *, device: str, boot: str, ts: float
     Raises:
         WireError: a figure is NaN or infinite.
     """
-    fields: dict[str, Any] = {
-        "schema": UPDATE_STATE,
-        "device": device,
-        "boot": boot,
-        "ts": round(ts, WALL_DIGITS),
-        "slot": state.slot,
-        "state": state.state,
+    told: dict[str, Any] = {
+        name: value
+        for name in PLAIN_FIELDS
+        if (value := getattr(state, name)) not in ("", 0) or name in ("slot", "state")
     }
-    for name in ("campaign", "digest", "family", "version", "step", "key_level"):
-        if value := getattr(state, name):
-            fields[name] = value
-    for name in ("counter", "release_counter", "attempt"):
-        if value := getattr(state, name):
-            fields[name] = value
     if state.total:
-        fields |= {"done": state.done, "total": state.total, "pct": round(state.percent, 1)}
+        told |= {"done": state.done, "total": state.total, "pct": round(state.percent, 1)}
     if state.rate:
-        fields["rate"] = round(state.rate)
+        told["rate"] = round(state.rate)
     if state.eta_s is not None:
-        fields["eta_s"] = round(state.eta_s, 1)
+        told["eta_s"] = round(state.eta_s, 1)
     if state.reason:
-        fields["reason"] = shortened(state.reason)
+        told["reason"] = shortened(state.reason)
     if state.figures:
-        fields["figures"] = dict(state.figures)
+        told["figures"] = dict(state.figures)
+    fields = {"schema": UPDATE_STATE, "device": device, "boot": boot, "ts": round(ts, WALL_DIGITS)}
     try:
-        return json.dumps(fields, separators=(",", ":"), allow_nan=False).encode()
+        return json.dumps(fields | told, separators=(",", ":"), allow_nan=False).encode()
     except ValueError as error:
         raise WireError(f"the figures of an update cannot be told: {error}") from error
 
