@@ -16,8 +16,18 @@ TELEMETRY = "vigia.telemetry/1"
 CAMERA_STATUS = "vigia.camera-status/1"
 MODEL_STATE = "vigia.model-state/1"
 UPDATE_STATE = "vigia.update-state/1"
+COMMAND_REPLY = "vigia.command-reply/1"
 
-SCHEMAS = (DETECTIONS, STATUS, INFO, TELEMETRY, CAMERA_STATUS, MODEL_STATE, UPDATE_STATE)
+SCHEMAS = (
+    DETECTIONS,
+    STATUS,
+    INFO,
+    TELEMETRY,
+    CAMERA_STATUS,
+    MODEL_STATE,
+    UPDATE_STATE,
+    COMMAND_REPLY,
+)
 """Every message of the project; the number after the slash grows with an incompatible change."""
 
 
