@@ -1,0 +1,163 @@
+"""The controller's link to the broker: many messages out in order, few of them in memory."""
+
+from __future__ import annotations
+
+import queue
+import secrets
+import threading
+import time
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from agent.errors import BrokerError
+from agent.mqttlink import Link
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from agent.config import MqttConfig
+
+PATIENCE_S = 60.0
+"""After so long without the broker taking a message, a command gives up."""
+
+LOOK_S = 0.5
+"""How often it is seen whether there is a connection at all."""
+
+CLOSE_S = 5.0
+
+INBOX_MESSAGES = 4096
+"""Messages that may wait to be looked at; a flood beyond is dropped and counted."""
+
+MAX_INBOX_MESSAGE_BYTES = 128 * 2**10
+"""The largest message that the controller reads: a signed report."""
+
+FAULTS = ("refused", "too_large", "given_up")
+"""What became of messages that the broker does not hold."""
+
+
+class Outlet:
+    """Connects, publishes and hears; for one command.
+
+    Args:
+        config: the broker, with the controller's certificate.
+        patience_s: longest wait for the broker, seconds.
+
+    Raises:
+        BrokerError: (on entering) there is no connection.
+    """
+
+    def __init__(self, config: MqttConfig, patience_s: float = PATIENCE_S) -> None:
+        self._patience_s = patience_s
+        self._room = threading.Event()
+        # A name of its own: two commands at once must not end each other's connections.
+        self._link = Link(config, f"vigia-fleet-{secrets.token_hex(4)}")
+        self._link.on_ready(self._room.set)
+
+    def __enter__(self) -> Self:
+        self._link.start()
+        end = time.monotonic() + self._patience_s
+        while not self._link.wait_connected(LOOK_S):
+            # The agent tries for ever; whoever types a command wants to know at once.
+            if self._link.reason or time.monotonic() >= end:
+                reason = self._link.reason or f"no connection within {self._patience_s:g} s"
+                self._link.close(0)
+                raise BrokerError(reason)
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        self._link.close(CLOSE_S if error is None else 0)
+
+    @property
+    def connected(self) -> bool:
+        """True while a session with the broker is up."""
+        return self._link.connected
+
+    def hear(self, topic_filters: tuple[str, ...], inbox: Inbox) -> None:
+        """Have the messages of these topics put into `inbox`."""
+        for topic_filter in topic_filters:
+            self._link.subscribe(topic_filter, inbox.put, qos=1)
+
+    def send(self, topic: str, payload: bytes, *, retain: bool = True, schema: str = "") -> None:
+        """Give a QoS 1 message to the link, waiting as long as it has too many.
+
+        Raises:
+            BrokerError: the broker takes nothing any more.
+        """
+        end = time.monotonic() + self._patience_s
+        while True:
+            self._room.clear()
+            if self._link.publish(topic, payload, qos=1, retain=retain, schema=schema):
+                return
+            left = end - time.monotonic()
+            if left <= 0:
+                raise BrokerError(
+                    self._link.reason or f"the broker has taken nothing for {self._patience_s:g} s"
+                )
+            self._room.wait(min(left, LOOK_S))
+
+    def settle(self) -> None:
+        """Wait until the broker has acknowledged everything that was sent.
+
+        Raises:
+            BrokerError: it does not, or refused some of it.
+        """
+        before = self._acknowledged()
+        while not self._link.flush(self._patience_s):
+            if self._acknowledged() == before:
+                raise BrokerError(
+                    self._link.reason
+                    or f"the broker has acknowledged nothing for {self._patience_s:g} s"
+                )
+            before = self._acknowledged()
+        counts = self._link.counters()
+        faults = {name: counts[name] for name in FAULTS if counts[name]}
+        if faults:
+            told = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in faults.items())
+            raise BrokerError(
+                f"the broker does not hold everything it was sent ({told}); see its access list, "
+                "and its limits for the size and number of messages"
+            )
+
+    def _acknowledged(self) -> object:
+        return self._link.counters()["acknowledged"]
+
+
+class Inbox:
+    """Messages that the link's thread heard, for another thread; bounded, whatever comes.
+
+    Attributes:
+        dropped: by reason, what never got in.
+    """
+
+    def __init__(self, room: int = INBOX_MESSAGES) -> None:
+        self._queue: queue.Queue[tuple[str, bytes]] = queue.Queue(room)
+        self.dropped: Counter[str] = Counter()
+
+    def put(self, topic: str, payload: bytes) -> None:
+        """Take a message, or count it."""
+        if len(payload) > MAX_INBOX_MESSAGE_BYTES:
+            self.dropped["too large"] += 1
+            return
+        try:
+            self._queue.put_nowait((topic, payload))
+        except queue.Full:
+            self.dropped["too many"] += 1
+
+    def take(self, timeout_s: float) -> list[tuple[str, bytes]]:
+        """Wait for a message; then it and all others that are there."""
+        try:
+            messages = [self._queue.get(timeout=max(timeout_s, 0.0))]
+        except queue.Empty:
+            return []
+        while True:
+            try:
+                messages.append(self._queue.get_nowait())
+            except queue.Empty:
+                return messages
