@@ -7,6 +7,7 @@ limits: docs/update-protocol.md.
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -22,6 +23,7 @@ from agent.bundle.strict import (
     WallTime,
     decode,
 )
+from agent.errors import ManifestError
 
 SCHEMA = "vigia.bundle/1"
 MAX_MANIFEST_BYTES = 256 * 2**10
@@ -32,6 +34,11 @@ BLOCK_BYTES = 65_536
 
 MAX_BLOCKS = 2**20
 BUNDLE_ID_DIGITS = 32
+
+TARGET = re.compile(
+    r"models/(?P<family>[a-z0-9][a-z0-9._-]{0,63})"
+    r"/(?P<version>[A-Za-z0-9][A-Za-z0-9._-]{0,63})/manifest\.json"
+)
 
 ALGORITHM = "c2sp.org/chunked-encryption@v1+AEAD_AES_256_GCM"
 
@@ -202,6 +209,18 @@ def parse_manifest(data: bytes) -> Manifest:
 def target_path(family: str, version: str) -> str:
     """The name of a manifest as a TUF target."""
     return f"models/{family}/{version}/manifest.json"
+
+
+def split_target(path: str) -> tuple[str, str]:
+    """Family and version of a manifest's name as a TUF target.
+
+    Raises:
+        ManifestError: it is no such name.
+    """
+    found = TARGET.fullmatch(path)
+    if found is None:
+        raise ManifestError(f"{path!r} is not the name of a manifest")
+    return found["family"], found["version"]
 
 
 def digest_of(manifest: bytes) -> str:
