@@ -114,13 +114,14 @@ class Link:
         retain: bool = False,
         schema: str = "",
         expiry_s: int | None = None,
+        acknowledged: Callable[[], None] | None = None,
     ) -> bool:
-        """Take one message without waiting.
+        """Take one message without waiting; see `agent.mqttmessage.Message`.
 
         Returns:
             False if it was not taken: no connection, or too many messages wait.
         """
-        message = Message(topic, payload, qos, retain, schema, expiry_s)
+        message = Message(topic, payload, qos, retain, schema, expiry_s, acknowledged)
         with self._lock:
             if not self._up or not self._queue.take(message):
                 self._refused = True
@@ -352,6 +353,8 @@ class Link:
                 return
             self._counts["refused" if refusal else "acknowledged"] += 1
             first = self._counts["refused"] == 1
+        if message.acknowledged is not None and not refusal:
+            message.acknowledged()
         if refusal:
             level = logging.WARNING if first else logging.DEBUG
             log.log(level, "the broker refuses messages on %s: %s", message.topic, refusal)

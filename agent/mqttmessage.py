@@ -20,6 +20,7 @@ class Message:
         retain: the broker keeps it for those who subscribe later.
         schema: id of the payload's schema, told as a user property with MQTT 5; may be empty.
         expiry_s: the broker may forget it after this, with MQTT 5; None: never.
+        acknowledged: called, in the link's thread, when the broker has it (QoS 1), if given.
     """
 
     topic: str
@@ -28,6 +29,7 @@ class Message:
     retain: bool = False
     schema: str = ""
     expiry_s: int | None = None
+    acknowledged: Callable[[], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
