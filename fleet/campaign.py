@@ -32,7 +32,8 @@ ROUNDING = 1e-9
 class Outcome(str, Enum):
     """What became of a device's assignment.
 
-    `LEFT`: the campaign had stopped before the device was assigned, or before it reported.
+    `LEFT`: it is no part of the campaign any more: the campaign stopped before the device was
+    assigned or reported, or the device was revoked.
     """
 
     WAITING = "WAITING"
@@ -177,6 +178,10 @@ class Campaign:
         member.outcome = outcome
         return True
 
+    def leave(self, device: str) -> None:
+        """The device is no longer there to be assigned; its stage goes on without it."""
+        self.members[device].outcome = Outcome.LEFT
+
     def stop(self, reason: str) -> None:
         """Assign no more, for good."""
         if self.status is Status.RUNNING:
@@ -230,8 +235,8 @@ class Campaign:
                 self.stop(fault)
                 return ()
             wanted += [device for device in stage if self._open(device)]
-            committed = self.tally(number)[Outcome.COMMITTED]
-            if committed < self._needed(stage):
+            tally = self.tally(number)
+            if tally[Outcome.COMMITTED] < self._needed(len(stage) - tally[Outcome.LEFT]):
                 return tuple(wanted)
         if not self.tally()[Outcome.WAITING]:
             self.status = Status.SUCCEEDED
@@ -243,12 +248,12 @@ class Campaign:
 
     def _fault(self, number: int) -> str:
         """Why a stage ends the campaign, or nothing."""
-        stage = self.plan.stages[number]
         tally = self.tally(number)
+        size = len(self.plan.stages[number]) - tally[Outcome.LEFT]
         failed = sum(count for outcome, count in tally.items() if outcome.failed)
         finished = failed + tally[Outcome.COMMITTED]
         where = f"stage {number + 1} of {len(self.plan.stages)}"
-        whole = finished == len(stage)
+        whole = finished == size
         if (finished >= self.plan.min_sample or whole) and (
             failed > self.plan.max_errors * finished + ROUNDING
         ):
@@ -256,15 +261,15 @@ class Campaign:
                 f"{where}: {failed} of {finished} finished devices failed "
                 f"({_kinds(tally)}); more than {self.plan.max_errors:g} of them"
             )
-        if len(stage) - failed < self._needed(stage):
+        if size - failed < self._needed(size):
             return (
-                f"{where}: {failed} of {len(stage)} devices failed ({_kinds(tally)}); "
+                f"{where}: {failed} of {size} devices failed ({_kinds(tally)}); "
                 f"{self.plan.success:g} of them can no longer commit"
             )
         return ""
 
-    def _needed(self, stage: Sequence[str]) -> int:
-        return math.ceil(self.plan.success * len(stage) - ROUNDING)
+    def _needed(self, size: int) -> int:
+        return math.ceil(self.plan.success * size - ROUNDING)
 
     def _leave(self) -> tuple[str, ...]:
         left = tuple(d for d, m in self.members.items() if m.outcome is Outcome.WAITING)

@@ -156,6 +156,20 @@ class TestStops:
         assert campaign.reason == "by hand"
 
 
+class TestDevicesThatLeave:
+    def test_their_stage_goes_on_without_them(self):
+        campaign = two_stages(success=1.0)
+        campaign.leave("d0")
+        assert begin(campaign) == DEVICES[1:4]
+        report(campaign, DEVICES[1:4], Outcome.COMMITTED)
+        assert begin(campaign) == DEVICES[4:]
+
+    def test_a_stage_of_none_is_passed_over(self):
+        campaign = Campaign(Plan((("a",), ("b",))))
+        campaign.leave("a")
+        assert begin(campaign) == ("b",)
+
+
 class TestReports:
     def test_the_first_report_counts(self):
         campaign = two_stages()
