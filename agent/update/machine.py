@@ -195,6 +195,9 @@ TABLE: Mapping[tuple[State, type[Event]], State] = {
 }
 """Everything that can happen; an event in a state that is not here is a mistake in the program."""
 
+EDGES = frozenset((start, end) for (start, _), end in TABLE.items())
+"""Pairs of states that can follow each other; also those of `resume` and of the budgets."""
+
 _STAGES: Mapping[State, str] = {
     State.BUILDING: "build",
     State.GATING: "gate",
