@@ -1,0 +1,295 @@
+"""Carries out what each state of an update asks for, and says what came of it.
+
+Effects are idempotent: a state that is begun again does what is left, or all of it once more.
+Whose fault a failure is decides whether the bundle may be tried again: its content's and its
+engine's failures ban it, those of the network, the disk and the keys do not.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from agent.bundle.documents import Assignment, Grant
+from agent.bundle.dsse import unverified
+from agent.bundle.index import BlockIndex
+from agent.bundle.manifest import MAX_MANIFEST_BYTES, bundle_id, parse_manifest, split_target
+from agent.bundle.strict import decode
+from agent.errors import ExpiredError, ManifestError
+from agent.update import failpoints
+from agent.update.machine import (
+    Admitted,
+    Built,
+    Failed,
+    Fetched,
+    Healthy,
+    Judged,
+    Opened,
+    Shadowed,
+    Trusted,
+    Unchanged,
+)
+from agent.update.offer import check_target, rules
+from agent.update.ports import Candidate
+from agent.update.preflight import refusal
+from agent.update.record import Record, State
+from agent.update.staging import Staging
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from agent.bundle.manifest import Manifest
+    from agent.bundle.trust import Trust
+    from agent.config import UpdatesConfig
+    from agent.update.fetch import Fetcher
+    from agent.update.machine import Event
+    from agent.update.opening import Opener
+    from agent.update.ports import Finding, Proofs
+    from agent.update.preflight import Device
+    from agent.update.record import Installed
+    from agent.update.store import Store
+    from agent.update.telling import Teller
+    from agent.wire.topics import FleetTopics
+    from engines.backend import Progress
+
+log = logging.getLogger(__name__)
+
+PIECE_TIMEOUT_S = 3600.0
+"""Longest wait for a manifest or an index; the controller is asked for it meanwhile."""
+
+MAX_GRANT_BYTES = 16_384
+
+
+class Course:
+    """The effects of the states.
+
+    Args:
+        settings: of updates.
+        bundles: folder of sealed bundles.
+        store: what is remembered.
+        trust: which bundles the release keys vouch for.
+        opener: opens sealed bundles.
+        fetcher: pulls pieces from the broker.
+        topics: that all devices read.
+        proofs: builds, judges, switches.
+        teller: tells progress.
+        device: what bundles must fit.
+        now: seconds since the epoch, never below the time floor.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: UpdatesConfig,
+        bundles: Path,
+        store: Store,
+        trust: Trust,
+        opener: Opener,
+        fetcher: Fetcher,
+        topics: FleetTopics,
+        proofs: Proofs,
+        teller: Teller,
+        device: Device,
+        now: Callable[[], float],
+    ) -> None:
+        self._settings = settings
+        self._bundles = bundles
+        self._store = store
+        self._trust = trust
+        self._opener = opener
+        self._fetcher = fetcher
+        self._topics = topics
+        self._proofs = proofs
+        self._teller = teller
+        self._device = device
+        self._now = now
+        self._candidates: dict[str, Candidate] = {}
+        self._steps: dict[State, Callable[[Record, threading.Event], Event]] = {
+            State.OFFERED: self._look_up,
+            State.TRUSTED: self._admit,
+            State.FETCHING: self._fetch,
+            State.SEALED: self._open,
+            State.BUILDING: self._build,
+            State.GATING: self._gate,
+            State.SHADOWING: self._shadow,
+            State.CANARY: self._canary,
+        }
+
+    def step(self, record: Record, cancelled: threading.Event) -> Event:
+        """Carry out the effect of the record's state.
+
+        Args:
+            record: as saved.
+            cancelled: set when the effect is to be broken off.
+
+        Raises:
+            AgentError: it could not be carried out; says nothing against the bundle, but for
+                BundleError.
+            UpdateCancelled: `cancelled` was set.
+        """
+        return self._steps[record.state](record, cancelled)
+
+    def candidate(self, slot: str) -> Candidate | None:
+        """What is open in a slot."""
+        return self._candidates.get(slot)
+
+    def open_installed(self, installed: Installed) -> Candidate:
+        """Open what is installed, to serve it.
+
+        Raises:
+            BundleError: it is damaged.
+            KeyStoreError, StoreError: it cannot be opened here.
+        """
+        return self._opened(
+            installed.slot, installed.digest, installed.grant, installed.counter, assignment=None
+        )
+
+    def forget(self, slot: str, *, disk: frozenset[str], memory: frozenset[str]) -> None:
+        """Drop what an update has left, but for the bundles with these digests."""
+        self._candidates.pop(slot, None)
+        self._opener.memory.keep_only(memory)
+        for folder in self._bundles.iterdir() if self._bundles.is_dir() else ():
+            if folder.name not in disk:
+                Staging(self._bundles, folder.name).remove()
+
+    def _look_up(self, record: Record, _cancelled: threading.Event) -> Event:
+        check_target(_assignment(record), self._trust.target(record.target))
+        family, version = split_target(record.target)
+        return Trusted(family, version)
+
+    def _admit(self, record: Record, cancelled: threading.Event) -> Event:
+        active = self._store.active(record.slot)
+        if active is not None and active.digest == record.digest:
+            return Unchanged()
+        staging = Staging(self._bundles, record.digest)
+        manifest = self._manifest(record, staging, cancelled)
+        if self._now() > manifest.expires:
+            raise ExpiredError(f"bundle {record.target} has expired; publish it anew")
+        reason = refusal(
+            manifest,
+            self._device,
+            digest=record.digest,
+            store=self._store,
+            max_bundle_mb=self._settings.max_bundle_mb,
+            folder=self._bundles,
+        )
+        if reason is not None:
+            staging.remove()
+            return Failed(reason, blame=False)
+        if staging.index() is None:
+            data = self._fetcher.piece(
+                self._topics.index(bundle_id(record.digest)),
+                manifest.index.length,
+                manifest.index.sha256,
+                PIECE_TIMEOUT_S,
+                cancelled,
+            )
+            BlockIndex.parse(data, manifest)
+            staging.put_index(data)
+        staging.allocate(manifest.ciphertext.length)
+        return Admitted(manifest.min_release_counter)
+
+    def _manifest(self, record: Record, staging: Staging, cancelled: threading.Event) -> Manifest:
+        data = staging.manifest()
+        if data is None:
+            data = self._fetcher.piece(
+                self._topics.manifest(bundle_id(record.digest)),
+                MAX_MANIFEST_BYTES,
+                record.digest,
+                PIECE_TIMEOUT_S,
+                cancelled,
+            )
+        manifest = parse_manifest(data)
+        if (manifest.target, manifest.release_counter) != (record.target, record.release_counter):
+            raise ManifestError(f"the manifest of {record.target} says that it is another release")
+        staging.put_manifest(data)
+        return manifest
+
+    def _fetch(self, record: Record, cancelled: threading.Event) -> Event:
+        staging = Staging(self._bundles, record.digest)
+        manifest = self._opener.manifest(staging, record.digest)
+        index = self._opener.index(staging, manifest)
+        failpoints.hit("C1.fetching")
+
+        def tell(done: int, _total: int, rate: float) -> None:
+            self._teller.progress(
+                record.slot,
+                "fetching",
+                min(done * manifest.index.block_bytes, manifest.ciphertext.length),
+                manifest.ciphertext.length,
+                rate,
+            )
+
+        self._fetcher.blocks(
+            bundle_id(record.digest),
+            index,
+            staging,
+            self._settings.window_blocks,
+            self._settings.stall_timeout_s,
+            tell,
+            cancelled,
+        )
+        failpoints.hit("C2.fetched")
+        staging.sync()
+        return Fetched()
+
+    def _open(self, record: Record, _cancelled: threading.Event) -> Event:
+        failpoints.hit("C3.opening")
+        self._candidates[record.slot] = self._opened(
+            record.slot, record.digest, record.grant, record.counter, _assignment(record)
+        )
+        return Opened()
+
+    def _opened(
+        self, slot: str, digest: str, grant: bytes, counter: int, assignment: Assignment | None
+    ) -> Candidate:
+        staging = Staging(self._bundles, digest)
+        bundle = self._opener.open(
+            staging,
+            digest,
+            decode(Grant, grant, "grant", MAX_GRANT_BYTES),
+            counter,
+            lambda done, total: self._teller.progress(slot, "opening", done, total),
+        )
+        manifest = bundle.manifest
+        return Candidate(slot, digest, manifest, bundle.folder, rules(manifest, assignment))
+
+    def _build(self, record: Record, _cancelled: threading.Event) -> Event:
+        failpoints.hit("C4.building")
+        candidate = self._candidates[record.slot]
+        finding = self._proofs.build(candidate, self._telling(record))
+        failpoints.hit("C5.built")
+        return Built(finding.text()) if finding.passed else _failed(finding)
+
+    def _gate(self, record: Record, _cancelled: threading.Event) -> Event:
+        failpoints.hit("C6.gating")
+        finding = self._proofs.gate(self._candidates[record.slot], self._telling(record))
+        return Judged(finding.text()) if finding.passed else _failed(finding)
+
+    def _shadow(self, record: Record, _cancelled: threading.Event) -> Event:
+        failpoints.hit("C6.shadowing")
+        finding = self._proofs.shadow(self._candidates[record.slot], self._telling(record))
+        return Shadowed(finding.text()) if finding.passed else _failed(finding)
+
+    def _canary(self, record: Record, _cancelled: threading.Event) -> Event:
+        failpoints.hit("C7.canary")
+        finding = self._proofs.canary(self._candidates[record.slot], self._telling(record))
+        failpoints.hit("C8.healthy")
+        return Healthy(finding.text()) if finding.passed else _failed(finding)
+
+    def _telling(self, record: Record) -> Callable[[Progress], None]:
+        def tell(progress: Progress) -> None:
+            self._teller.progress(record.slot, progress.step, progress.done, progress.total)
+
+        return tell
+
+
+def _assignment(record: Record) -> Assignment:
+    """The assignment of a record, whose signature was checked when it was accepted."""
+    return unverified(record.assignment, Assignment)
+
+
+def _failed(finding: Finding) -> Failed:
+    return Failed(finding.reason, finding.text(), blame=True)

@@ -1,0 +1,103 @@
+"""Signed reports of how updates ended: made once, kept until the broker has them."""
+
+from __future__ import annotations
+
+import functools
+from collections import deque
+from typing import TYPE_CHECKING
+
+from agent.bundle.documents import REPORT, Report
+from agent.bundle.dsse import sign
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from agent.bundle.keys import DeviceKeys
+    from agent.update.reader import Pending
+    from agent.update.store import Store
+    from agent.wire.topics import Topics
+
+RESEND_S = 30.0
+"""A report that the broker has not acknowledged after this is sent again; controllers count each
+assignment once."""
+
+
+class Reporter:
+    """Makes reports, and sends those that wait.
+
+    Args:
+        store: keeps them.
+        keys: of the device, which signs.
+        send: publishes with QoS 1: topic, payload, and what to call once the broker has it; False
+            if it was not taken.
+        topics: of this device.
+        device: device id.
+        boot: id of this run of the agent.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        keys: DeviceKeys,
+        send: Callable[[str, bytes, Callable[[], None]], bool],
+        topics: Topics,
+        device: str,
+        boot: str,
+        clock: Callable[[], float],
+    ) -> None:
+        self._store = store
+        self._keys = keys
+        self._send = send
+        self._topics = topics
+        self._device = device
+        self._boot = boot
+        self._clock = clock
+        self._sent: dict[int, float] = {}
+        self._acknowledged: deque[int] = deque()
+
+    def _envelope(self, pending: Pending) -> bytes:
+        """A report, signed once, so that it is the same bytes each time it is sent."""
+        if pending.envelope is not None:
+            return pending.envelope
+        past = pending.past
+        report = Report(
+            device=self._device,
+            slot=past.slot,
+            campaign=past.campaign,
+            counter=past.counter,
+            sha256=past.digest,
+            release_counter=past.release_counter,
+            outcome=past.state.value,  # type: ignore[arg-type] - only outcomes are reported
+            reason=past.reason,
+            figures=past.figures,
+            key_level=self._keys.level,
+            boot=self._boot,
+            at=int(past.changed),
+        )
+        envelope = sign(REPORT, report, [self._keys.signer()])
+        self._store.report_signed(pending.id, envelope)
+        return envelope
+
+    def send(self) -> None:
+        """Send what waits and is not on its way.
+
+        Raises:
+            StoreError: it cannot be read.
+            KeyStoreError: the device's key cannot be used.
+        """
+        while self._acknowledged:
+            number = self._acknowledged.popleft()
+            self._store.report_sent(number)
+            self._sent.pop(number, None)
+        now = self._clock()
+        for pending in self._store.reports():
+            number = pending.id
+            if now - self._sent.get(number, now - RESEND_S) < RESEND_S:
+                continue
+            # Acknowledgements come in the broker's thread; the store is this one's.
+            told = functools.partial(self._acknowledged.append, number)
+            if not self._send(self._topics.update_report, self._envelope(pending), told):
+                return
+            self._sent[number] = now
