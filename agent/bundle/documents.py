@@ -25,6 +25,8 @@ MAX_ENVELOPE_BYTES = 128 * 2**10
 Kem = Literal["p256", "mlkem768-x25519"]
 """DHKEM(P-256, HKDF-SHA256), or the hybrid with ML-KEM-768."""
 
+Outcome = Literal["COMMITTED", "REJECTED", "ROLLED_BACK"]
+
 Nonce = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Base64Text = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{1,8000}={0,2}$")]
 
@@ -112,7 +114,7 @@ class Report(Document):
     counter: Counter
     sha256: Sha256
     release_counter: Counter
-    outcome: Literal["COMMITTED", "REJECTED", "ROLLED_BACK"]
+    outcome: Outcome
     reason: Annotated[str, Field(max_length=4000)] = ""
     figures: Annotated[str, Field(max_length=32_768)] = "{}"
     key_level: Literal["L0", "L1", "L2"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from agent.bundle.documents import REPORT, Report
 from agent.bundle.dsse import sign
@@ -12,6 +12,7 @@ from agent.bundle.dsse import sign
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from agent.bundle.documents import Outcome
     from agent.bundle.keys import DeviceKeys
     from agent.update.reader import Pending
     from agent.update.store import Store
@@ -69,7 +70,7 @@ class Reporter:
             counter=past.counter,
             sha256=past.digest,
             release_counter=past.release_counter,
-            outcome=past.state.value,  # type: ignore[arg-type] - only outcomes are reported
+            outcome=cast("Outcome", past.state.value),
             reason=past.reason,
             figures=past.figures,
             key_level=self._keys.level,

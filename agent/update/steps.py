@@ -91,9 +91,9 @@ class StepRunner:
             self._record = None
             return record, event
 
-    def wait(self, timeout_s: float) -> bool:
-        """Wait for the step to end; False if it has not after `timeout_s`."""
-        return self._group.wait(timeout_s)
+    def wait(self) -> None:
+        """Wait for the step to end."""
+        self._group.wait()
 
     def _run(self, record: Record, cancelled: threading.Event) -> None:
         try:

@@ -27,11 +27,13 @@ from agent.update.machine import (
 from agent.update.offer import check_approvals, check_offer, check_target
 from agent.update.orders import encode_reply, read_command
 from agent.update.record import Record, State
+from agent.update.requests import done, waiting
 from agent.update.steps import StepRunner
 from engines.errors import EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
+    from pathlib import Path
 
     from agent.bundle.documents import Command
     from agent.bundle.trust import Trust
@@ -40,7 +42,6 @@ if TYPE_CHECKING:
     from agent.update.machine import Event
     from agent.update.ports import Candidate, Proofs
     from agent.update.reporting import Reporter
-    from agent.update.requests import Requests
     from agent.update.store import Store
     from agent.update.telling import Teller
 
@@ -68,7 +69,7 @@ class Updater:
         inbox: what arrives.
         reply: publishes the answer to a command: topic level, payload.
         restart: ends the agent, for its service manager to start it anew.
-        requests: of the command line on the device.
+        state: the state folder, where the command line leaves its requests.
         active: what was opened at the start, by slot.
         now: seconds since the epoch, never below the time floor.
         clock: monotonic seconds.
@@ -88,7 +89,7 @@ class Updater:
         inbox: Inbox,
         reply: Callable[[str, bytes], None],
         restart: Callable[[], None],
-        requests: Requests,
+        state: Path,
         active: dict[str, Candidate],
         now: Callable[[], float],
         clock: Callable[[], float] = time.monotonic,
@@ -104,7 +105,7 @@ class Updater:
         self._inbox = inbox
         self._reply = reply
         self._restart = restart
-        self._requests = requests
+        self._state = state
         self._active = active
         self._now = now
         self._steps = StepRunner(course.step, proofs.cancel, inbox.poke, clock)
@@ -135,7 +136,7 @@ class Updater:
             self._inbox.wait(LOOK_S)
             self._guarded(self._turn)
         self._steps.break_off(Stopped())
-        self._steps.wait(None)
+        self._steps.wait()
         self._guarded(self._finish_step)
 
     def _guarded(self, act: Callable[..., None], *args: object) -> None:
@@ -209,13 +210,17 @@ class Updater:
 
     def _obey_local(self) -> None:
         """What `vigia update rollback` on the device asks for."""
-        for request in self._requests.take():
+        for found in waiting(self._state):
+            request = found.request
+            active = None if request is None else self._store.active(request.slot)
             try:
-                self._roll_back(request.slot, request.reason, None)
+                if request is not None and active is not None and active.digest == request.digest:
+                    self._roll_back(request.slot, request.reason, None)
             except StoreError:
                 raise
             except AgentError as error:
                 self._refuse("request", error)
+            done(found)
 
     def _roll_back(self, slot: str, reason: str, nonce: tuple[str, float] | None) -> None:
         """Have what was there before serve again; an update that is under way is given up."""
