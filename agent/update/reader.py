@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from agent.update.record import RESTING, Installed, Record, State
+from agent.update.record import RESTING, Installed, Past, Record
 from agent.update.rows import (
     INSTALLED_COLUMNS,
+    PAST_COLUMNS,
     RECORD_COLUMNS,
     installed_from,
+    past_from,
     record_from,
 )
 
@@ -21,6 +23,8 @@ DEFAULT_HISTORY = 100
 
 _RECORD = ", ".join(RECORD_COLUMNS)
 _INSTALLED = ", ".join(INSTALLED_COLUMNS)
+_PAST = ", ".join(PAST_COLUMNS)
+_UNSIGNED = "SELECT id FROM reports WHERE envelope IS NULL"
 
 
 class Rows(Protocol):
@@ -31,52 +35,12 @@ class Rows(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Past:
-    """An update that came to an end: a line of the history.
-
-    Attributes:
-        id: grows with time.
-        slot, state, campaign, counter, digest, family, version, release_counter, attempt, reason,
-            figures, started, changed: as in `agent.update.record.Record`.
-    """
-
-    id: int
-    slot: str
-    state: State
-    campaign: str
-    counter: int
-    digest: str
-    family: str
-    version: str
-    release_counter: int
-    attempt: int
-    reason: str
-    figures: str
-    started: float
-    changed: float
-
-
-@dataclass(frozen=True, slots=True)
 class Banned:
     """A bundle that is not tried again, why, and since when (seconds since the epoch)."""
 
     digest: str
     reason: str
     at: float
-
-
-_PAST = (
-    "history.id, slot, state, campaign, counter, digest, family, version, release_counter, attempt,"
-    " reason, figures, started, changed"
-)
-
-
-def _past(row: Sequence[Any]) -> Past:
-    values = list(row)
-    values[2] = State(values[2])
-    values[4] = int(values[4])
-    values[8] = int(values[8])
-    return Past(*values)
 
 
 class Reader:
@@ -109,9 +73,9 @@ class Reader:
         return self._installed(slot, "previous")
 
     def way_back(self, slot: str) -> bool:
-        """Whether there is a step back: to `previous`, or where that is None to the configured model.
+        """Whether there is a step back, as each commit gives one.
 
-        Each commit gives one.
+        It leads to `previous`, or where that is None to the configured model.
         """
         return bool(self._rows.rows("SELECT 1 FROM ways_back WHERE slot = ?", (slot,)))
 
@@ -149,7 +113,7 @@ class Reader:
     def history(self, limit: int = DEFAULT_HISTORY) -> tuple[Past, ...]:
         """How updates ended, the newest first."""
         query = f"SELECT {_PAST} FROM history ORDER BY id DESC LIMIT ?"  # noqa: S608 - ours
-        return tuple(_past(row) for row in self._rows.rows(query, (limit,)))
+        return tuple(past_from(row) for row in self._rows.rows(query, (limit,)))
 
     def reports(self) -> tuple[tuple[int, bytes], ...]:
         """Signed reports that were not sent yet, the oldest first: number and envelope."""
@@ -158,11 +122,8 @@ class Reader:
 
     def unsigned_reports(self) -> tuple[Past, ...]:
         """Outcomes whose report was not signed yet, the oldest first."""
-        query = (
-            f"SELECT {_PAST} FROM reports JOIN history USING (id) "  # noqa: S608 - ours
-            "WHERE envelope IS NULL ORDER BY id"
-        )
-        return tuple(_past(row) for row in self._rows.rows(query))
+        query = f"SELECT {_PAST} FROM history WHERE id IN ({_UNSIGNED}) ORDER BY id"  # noqa: S608 - ours
+        return tuple(past_from(row) for row in self._rows.rows(query))
 
     def paused(self) -> bool:
         """Whether an operator has paused updates."""

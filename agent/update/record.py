@@ -135,6 +135,32 @@ class Installed:
     at: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Past:
+    """An update that came to an end: a line of the history.
+
+    Attributes:
+        id: grows with time.
+        slot, state, campaign, counter, digest, family, version, release_counter, attempt, reason,
+            figures, started, changed: as in `agent.update.record.Record`.
+    """
+
+    id: int
+    slot: str
+    state: State
+    campaign: str
+    counter: int
+    digest: str
+    family: str
+    version: str
+    release_counter: int
+    attempt: int
+    reason: str
+    figures: str
+    started: float
+    changed: float
+
+
 def installed_of(record: Record) -> Installed:
     """What a record puts in place when it is committed."""
     return Installed(

@@ -1,9 +1,9 @@
-"""What people ask of this device's updates at its own command line: small files in the state folder.
+"""What people ask of updates at the device's own command line: small files in the state folder.
 
-`vigia update rollback` leaves a file, the agent looks for files at every beat and when it starts, so
-it does not matter whether it runs. Whoever may write into the folder (mode 0700) may ask; no signature
-is needed. A request names the bundle that is to go: it is out of date once another one is active, so
-it never works twice.
+`vigia update rollback` leaves a file; the agent looks for files at every beat and when it starts,
+so it does not matter whether it runs. Whoever may write into the folder (mode 0700) may ask; no
+signature is needed. A request names the bundle that is to go: it is out of date once another one is
+active, so it never works twice.
 """
 
 from __future__ import annotations

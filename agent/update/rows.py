@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import astuple, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent.errors import StoreError
-from agent.update.record import Installed, Record, State
+from agent.update.record import Installed, Past, Record, State
 from agent.update.schema import COUNTER_DIGITS
+
+if TYPE_CHECKING:
+    import sqlite3
 
 RECORD_COLUMNS = tuple(field.name for field in fields(Record))
 INSTALLED_COLUMNS = tuple(field.name for field in fields(Installed))
+PAST_COLUMNS = tuple(field.name for field in fields(Past))
 
 _COUNTERS = frozenset({"counter", "release_counter", "min_release_counter"})
 
@@ -36,18 +40,8 @@ def record_from(row: tuple[Any, ...]) -> Record:
     Raises:
         StoreError: the row holds something else.
     """
-    try:
-        values = dict(zip(RECORD_COLUMNS, row, strict=True))
-        return Record(
-            **{
-                **values,
-                **{name: int(values[name]) for name in _COUNTERS},
-                "state": State(values["state"]),
-                "blame": bool(values["blame"]),
-            }
-        )
-    except (TypeError, ValueError) as error:
-        raise StoreError(f"state.db: a record cannot be read: {error}") from error
+    values = _read(RECORD_COLUMNS, row)
+    return Record(**{**values, "blame": bool(values["blame"])})
 
 
 def installed_from(row: tuple[Any, ...]) -> Installed:
@@ -56,19 +50,50 @@ def installed_from(row: tuple[Any, ...]) -> Installed:
     Raises:
         StoreError: the row holds something else.
     """
+    return Installed(**_read(INSTALLED_COLUMNS, row))
+
+
+def past_from(row: tuple[Any, ...]) -> Past:
+    """The line of the history of a row.
+
+    Raises:
+        StoreError: the row holds something else.
+    """
+    return Past(**_read(PAST_COLUMNS, row))
+
+
+def put(
+    connection: sqlite3.Connection, table: str, columns: tuple[str, ...], values: tuple[object, ...]
+) -> int:
+    """Write a row in the place of the one with the same key; gives its number.
+
+    A row of a table whose key is a number is never replaced: that it is there is an error.
+    """
+    names, marks = ", ".join(columns), ", ".join("?" * len(columns))
+    verb = "INSERT" if table in {"history", "reports"} else "INSERT OR REPLACE"
+    done = connection.execute(f"{verb} INTO {table} ({names}) VALUES ({marks})", values)
+    return done.lastrowid or 0
+
+
+def _read(columns: tuple[str, ...], row: tuple[Any, ...]) -> dict[str, Any]:
+    values = dict(zip(columns, row, strict=True))
     try:
-        values = dict(zip(INSTALLED_COLUMNS, row, strict=True))
-        return Installed(**{**values, **{name: int(values[name]) for name in _COUNTERS}})
+        for name in _COUNTERS & values.keys():
+            values[name] = int(values[name])
+        if "state" in values:
+            values["state"] = State(values["state"])
     except (TypeError, ValueError) as error:
-        raise StoreError(f"state.db: an installed bundle cannot be read: {error}") from error
+        raise StoreError(f"state.db: a row cannot be read: {error}; it is damaged") from error
+    return values
 
 
 def _values(columns: tuple[str, ...], values: tuple[object, ...]) -> tuple[object, ...]:
-    return tuple(
-        counter_text(value)
-        if name in _COUNTERS and isinstance(value, int)
-        else value.value
-        if isinstance(value, State)
-        else value
-        for name, value in zip(columns, values, strict=True)
-    )
+    return tuple(_value(name, value) for name, value in zip(columns, values, strict=True))
+
+
+def _value(name: str, value: object) -> object:
+    if isinstance(value, State):
+        return value.value
+    if name in _COUNTERS and isinstance(value, int):
+        return counter_text(value)
+    return value

@@ -22,19 +22,13 @@ from agent.update import fallback
 from agent.update.database import Database
 from agent.update.failpoints import hit
 from agent.update.machine import EDGES, IllegalTransition, Rollback, advance
+from agent.update.outcome import conclude
 from agent.update.reader import Reader
-from agent.update.record import OUTCOMES, RESTING, Record, State, installed_of, record_of
-from agent.update.rows import (
-    INSTALLED_COLUMNS,
-    RECORD_COLUMNS,
-    counter_text,
-    installed_values,
-    record_values,
-)
+from agent.update.record import OUTCOMES, RESTING, Record, State, record_of
+from agent.update.rows import RECORD_COLUMNS, counter_text, put, record_values
 from agent.update.trustmirror import TrustMirror
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Callable
     from pathlib import Path
 
@@ -42,9 +36,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MAX_HISTORY = 1000
-MAX_REPORTS = 256
-MAX_QUARANTINE = 4096
 MAX_NONCES = 1024
 
 
@@ -115,16 +106,12 @@ class Store(Reader):
             if nonce is not None and not self.use_nonce(*nonce):
                 raise RollbackError("this command was carried out before")
             record = self._stamped(before, record)
-            _put(connection, "records", RECORD_COLUMNS, record_values(record))
+            put(connection, "records", RECORD_COLUMNS, record_values(record))
             if record.state is State.OFFERED:
-                _put(
-                    connection,
-                    "counters",
-                    ("slot", "counter"),
-                    (record.slot, counter_text(record.counter)),
-                )
+                values = (record.slot, counter_text(record.counter))
+                put(connection, "counters", ("slot", "counter"), values)
             if record.state in OUTCOMES:
-                self._conclude(connection, record, report)
+                conclude(connection, self, record, report)
             hit("save.inside")
         hit("save.done")
         if record.state in OUTCOMES:
@@ -259,45 +246,6 @@ class Store(Reader):
         started = now if new else record.started or before.started
         return replace(record, started=started, changed=now)
 
-    def _conclude(
-        self, connection: sqlite3.Connection, record: Record, report: bytes | None
-    ) -> None:
-        active = self.active(record.slot)
-        if record.state is State.COMMITTED:
-            self._commit(connection, record, active)
-        elif active is not None and active.counter == record.counter:
-            _restore(connection, record.slot)
-        if record.blame:
-            connection.execute(
-                "INSERT OR IGNORE INTO quarantine (digest, reason, at) VALUES (?, ?, ?)",
-                (record.digest, record.reason, record.changed),
-            )
-        _report(connection, record, report)
-
-    def _commit(
-        self, connection: sqlite3.Connection, record: Record, active: Installed | None
-    ) -> None:
-        installed = installed_of(record)
-        if active is not None and active.digest == record.digest:
-            # It was active already: only the assignment is new, and what was before stays.
-            installed = replace(
-                active, campaign=record.campaign, counter=record.counter, grant=record.grant
-            )
-        else:
-            _remove(connection, record.slot, "previous")
-            connection.execute(
-                "UPDATE installed SET place = 'previous' WHERE slot = ? AND place = 'active'",
-                (record.slot,),
-            )
-            connection.execute("INSERT OR IGNORE INTO ways_back VALUES (?)", (record.slot,))
-        columns = (*INSTALLED_COLUMNS, "place")
-        _put(connection, "installed", columns, (*installed_values(installed), "active"))
-        connection.execute(
-            "INSERT INTO floors VALUES (?, ?) ON CONFLICT (family) "
-            "DO UPDATE SET floor = max(floor, excluded.floor)",
-            (record.family, counter_text(record.release_counter)),
-        )
-
     def _all_active(self) -> tuple[Installed, ...]:
         slots = self._rows.rows("SELECT slot FROM installed WHERE place = 'active' ORDER BY slot")
         found = (self.active(slot) for (slot,) in slots)
@@ -321,55 +269,3 @@ class Store(Reader):
             fallback.write(self._folder, self._all_active())
         except StoreError as error:
             log.warning("%s", error)
-
-
-def _put(
-    connection: sqlite3.Connection, table: str, columns: tuple[str, ...], values: tuple[object, ...]
-) -> None:
-    names, marks = ", ".join(columns), ", ".join("?" * len(columns))
-    connection.execute(f"INSERT OR REPLACE INTO {table} ({names}) VALUES ({marks})", values)  # noqa: S608 - ours
-
-
-def _remove(connection: sqlite3.Connection, slot: str, place: str) -> None:
-    connection.execute("DELETE FROM installed WHERE slot = ? AND place = ?", (slot, place))
-
-
-def _restore(connection: sqlite3.Connection, slot: str) -> None:
-    _remove(connection, slot, "active")
-    connection.execute("UPDATE installed SET place = 'active' WHERE slot = ?", (slot,))
-    connection.execute("DELETE FROM ways_back WHERE slot = ?", (slot,))
-
-
-def _report(connection: sqlite3.Connection, record: Record, report: bytes | None) -> None:
-    columns = (
-        "slot",
-        "state",
-        "campaign",
-        "counter",
-        "digest",
-        "family",
-        "version",
-        "release_counter",
-        "attempt",
-        "reason",
-        "figures",
-        "started",
-        "changed",
-    )
-    row = dict(zip(RECORD_COLUMNS, record_values(record), strict=True))
-    names, marks = ", ".join(columns), ", ".join("?" * len(columns))
-    done = connection.execute(
-        f"INSERT INTO history ({names}) VALUES ({marks})",  # noqa: S608 - ours
-        [row[name] for name in columns],
-    )
-    connection.execute("INSERT INTO reports VALUES (?, ?)", (done.lastrowid, report))
-    for table, limit in (
-        ("reports", MAX_REPORTS),
-        ("history", MAX_HISTORY),
-        ("quarantine", MAX_QUARANTINE),
-    ):
-        connection.execute(
-            f"DELETE FROM {table} WHERE id NOT IN "  # noqa: S608 - ours
-            f"(SELECT id FROM {table} ORDER BY id DESC LIMIT ?)",
-            (limit,),
-        )
