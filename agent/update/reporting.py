@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from agent.bundle.documents import Outcome
     from agent.bundle.keys import DeviceKeys
-    from agent.update.reader import Pending
+    from agent.update.record import Past
     from agent.update.store import Store
     from agent.wire.topics import Topics
 
@@ -58,11 +58,31 @@ class Reporter:
         self._sent: dict[int, float] = {}
         self._acknowledged: deque[int] = deque()
 
-    def _envelope(self, pending: Pending) -> bytes:
-        """A report, signed once, so that it is the same bytes each time it is sent."""
-        if pending.envelope is not None:
-            return pending.envelope
-        past = pending.past
+    def send(self) -> None:
+        """Send what waits and is not on its way.
+
+        Raises:
+            StoreError: it cannot be read.
+            KeyStoreError: the device's key cannot be used.
+        """
+        while self._acknowledged:
+            number = self._acknowledged.popleft()
+            self._store.report_sent(number)
+            self._sent.pop(number, None)
+        for past in self._store.unsigned_reports():
+            # Signed once, so that it is the same bytes each time it is sent.
+            self._store.report_signed(past.id, self._sign(past))
+        now = self._clock()
+        for number, envelope in self._store.reports():
+            if now - self._sent.get(number, now - RESEND_S) < RESEND_S:
+                continue
+            # Acknowledgements come in the broker's thread; the store is this one's.
+            told = functools.partial(self._acknowledged.append, number)
+            if not self._send(self._topics.update_report, envelope, told):
+                return
+            self._sent[number] = now
+
+    def _sign(self, past: Past) -> bytes:
         report = Report(
             device=self._device,
             slot=past.slot,
@@ -77,28 +97,4 @@ class Reporter:
             boot=self._boot,
             at=int(past.changed),
         )
-        envelope = sign(REPORT, report, [self._keys.signer()])
-        self._store.report_signed(pending.id, envelope)
-        return envelope
-
-    def send(self) -> None:
-        """Send what waits and is not on its way.
-
-        Raises:
-            StoreError: it cannot be read.
-            KeyStoreError: the device's key cannot be used.
-        """
-        while self._acknowledged:
-            number = self._acknowledged.popleft()
-            self._store.report_sent(number)
-            self._sent.pop(number, None)
-        now = self._clock()
-        for pending in self._store.reports():
-            number = pending.id
-            if now - self._sent.get(number, now - RESEND_S) < RESEND_S:
-                continue
-            # Acknowledgements come in the broker's thread; the store is this one's.
-            told = functools.partial(self._acknowledged.append, number)
-            if not self._send(self._topics.update_report, self._envelope(pending), told):
-                return
-            self._sent[number] = now
+        return sign(REPORT, report, [self._keys.signer()])
