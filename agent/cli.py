@@ -25,6 +25,7 @@ from agent.commands import (
     engine,
     model,
     run,
+    update,
     version,
     watch,
 )
@@ -65,6 +66,7 @@ app.add_typer(config.app, name="config")
 app.add_typer(cameras.app, name="cameras")
 app.add_typer(model.app, name="model")
 app.add_typer(engine.app, name="engine")
+app.add_typer(update.app, name="update")
 app.command("detect")(detect.detect)
 app.command("bench")(bench.bench)
 app.command("watch")(watch.watch)

@@ -79,6 +79,24 @@ class Reader:
         """
         return bool(self._rows.rows("SELECT 1 FROM ways_back WHERE slot = ?", (slot,)))
 
+    def rollback_refusal(self, slot: str) -> str | None:
+        """Why a slot cannot be rolled back now; None if it can be."""
+        record, active = self.record(slot), self.active(slot)
+        if record.state not in RESTING:
+            return f"an update of {slot} is under way ({record.state.value}); wait for its end"
+        if active is None:
+            return f"{slot} serves its configured model: there is nothing to go back from"
+        if not self.way_back(slot):
+            return f"{slot}: what was there before {active.version} is not kept any more"
+        previous = self.previous(slot)
+        if previous is not None and previous.release_counter < active.min_release_counter:
+            return (
+                f"{slot}: the release keys bar the way from {active.version} back to "
+                f"{previous.version}: release {previous.release_counter} is below "
+                f"{active.min_release_counter}"
+            )
+        return None
+
     def kept(self) -> frozenset[str]:
         """Digests of the bundles whose files must not be removed: active, previous, under way."""
         installed = {row[0] for row in self._rows.rows("SELECT digest FROM installed")}

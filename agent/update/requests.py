@@ -69,6 +69,7 @@ def ask(state: Path, request: Request) -> None:
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
         write_new(temporary, request.encode())
+        _give_to_owner_of(state, folder, temporary)
         temporary.replace(path)
         sync_folder(folder)
     except OSError as error:
@@ -99,6 +100,14 @@ def done(found: Waiting) -> None:
         found.path.unlink(missing_ok=True)
     except OSError as error:
         raise StoreError(f"{found.path}: cannot remove: {error.strerror or error}") from error
+
+
+def _give_to_owner_of(state: Path, *paths: Path) -> None:
+    """The agent must be able to read and remove what root has left for it."""
+    if os.geteuid() == 0:
+        owner = state.stat()
+        for path in paths:
+            os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
 
 
 def _read(path: Path) -> Request | None:

@@ -24,7 +24,7 @@ from agent.update.failpoints import hit
 from agent.update.machine import EDGES, IllegalTransition, Rollback, advance
 from agent.update.outcome import conclude
 from agent.update.reader import Reader
-from agent.update.record import OUTCOMES, RESTING, Record, State, record_of
+from agent.update.record import OUTCOMES, Record, State, record_of
 from agent.update.rows import RECORD_COLUMNS, counter_text, put, record_values
 from agent.update.trustmirror import TrustMirror
 
@@ -146,28 +146,6 @@ class Store(Reader):
             if record.state is not State.COMMITTED:
                 record = record_of(active)
             return self.save(advance(record, Rollback(reason)), nonce=nonce)
-
-    def rollback_refusal(self, slot: str) -> str | None:
-        """Why a slot cannot be rolled back now; None if it can be.
-
-        Raises:
-            StoreError: it cannot be read.
-        """
-        record, active = self.record(slot), self.active(slot)
-        if record.state not in RESTING:
-            return f"an update of {slot} is under way ({record.state.value}); wait for its end"
-        if active is None:
-            return f"{slot} serves its configured model: there is nothing to go back from"
-        if not self.way_back(slot):
-            return f"{slot}: what was there before {active.version} is not kept any more"
-        previous = self.previous(slot)
-        if previous is not None and previous.release_counter < active.min_release_counter:
-            return (
-                f"{slot}: the release keys bar the way from {active.version} back to "
-                f"{previous.version}: release {previous.release_counter} is below "
-                f"{active.min_release_counter}"
-            )
-        return None
 
     def use_nonce(self, nonce: str, expires: float) -> bool:
         """Use a command's nonce up; False if it was used before.
