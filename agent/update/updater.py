@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from agent.bundle.documents import ASSIGNMENT, Assignment
 from agent.bundle.dsse import verify
-from agent.errors import AgentError, BundleError, RollbackError, StoreError
+from agent.errors import AgentError, BundleError, KeyStoreError, RollbackError, StoreError
 from agent.threads import ThreadGroup
 from agent.update.machine import (
     DEADLINES_S,
@@ -140,10 +140,10 @@ class Updater:
         self._guarded(self._finish_step)
 
     def _guarded(self, act: Callable[..., None], *args: object) -> None:
-        """What is remembered cannot be read or written: what serves goes on serving."""
+        """What is remembered, or our own key, cannot be used: what serves goes on serving."""
         try:
             act(*args)
-        except StoreError as error:
+        except (StoreError, KeyStoreError) as error:
             log.error("updates: %s", error)  # noqa: TRY400 - told, not a crash
             self._teller.refused("state", str(error))
 
