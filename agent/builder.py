@@ -1,24 +1,38 @@
-"""Builds engines while others serve: one after the other, in the background, each slot once."""
+"""Builds engines while others serve: one after the other, in the background, each slot once.
+
+Updates come first: while one is being proven, `held` keeps everything here from running, so that
+nothing takes the processor from it, and nothing takes over a slot that it is about to change.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
+import time
 from collections import deque
 from typing import TYPE_CHECKING
 
 from agent.buildprocess import COMMAND, BuildProcess
+from agent.modelslot import PostponedError
 from agent.threads import ThreadGroup
 from engines.errors import BuildError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from agent.buildprocess import Built
-    from agent.modelslot import ModelSlot, Pipelines
+    from agent.modelslot import ModelSlot
+    from agent.slotports import Pipelines
     from engines.backend import Progress
 
 log = logging.getLogger(__name__)
+
+HOLD_S = 90.0
+"""What is being done is ended within this; longer than an old engine may take to end."""
+
+BREATH_S = 5.0
+"""After it was held, the builder waits: the stages of an update follow each other."""
 
 
 class Builder:
@@ -44,6 +58,9 @@ class Builder:
         self._waiting: deque[str] = deque()
         self._seen: set[str] = set()
         self._closing = False
+        self._holders = 0
+        self._rests_until = 0.0
+        self._busy = False
         self._process: BuildProcess | None = None
 
     def start(self) -> None:
@@ -56,6 +73,38 @@ class Builder:
             if slot not in self._seen:
                 self._seen.add(slot)
                 self._waiting.append(slot)
+                self._changed.notify_all()
+
+    def again(self, slot: str) -> None:
+        """Have a slot improved that has another model now; from any thread."""
+        with self._changed:
+            self._seen.discard(slot)
+        self.want(slot)
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep everything from running; a build that runs is broken off, and begun again later.
+
+        Raises:
+            BuildError: what is being done does not end.
+        """
+        with self._changed:
+            self._holders += 1
+            process = self._process
+        try:
+            if process is not None:
+                process.cancel()
+            with self._changed:
+                if not self._changed.wait_for(lambda: not self._busy, HOLD_S):
+                    raise BuildError(
+                        f"an engine that takes over has not ended within {HOLD_S:g} s; "
+                        "restart the agent"
+                    )
+            yield
+        finally:
+            with self._changed:
+                self._holders -= 1
+                self._rests_until = time.monotonic() + BREATH_S
                 self._changed.notify_all()
 
     def cancel(self) -> None:
@@ -79,14 +128,25 @@ class Builder:
         return self._group.wait(timeout_s)
 
     def _run(self) -> None:
-        while True:
+        while (slot := self._next()) is not None:
+            done = self._slots[slot].improve(self._pipelines, self._build)
             with self._changed:
-                while not self._waiting and not self._closing:
-                    self._changed.wait()
-                if self._closing:
-                    return
-                slot = self._waiting.popleft()
-            self._slots[slot].improve(self._pipelines, self._build)
+                self._busy = False
+                if not done:
+                    self._waiting.appendleft(slot)
+                self._changed.notify_all()
+
+    def _next(self) -> str | None:
+        """Wait for a slot to improve; None at the end."""
+        with self._changed:
+            while not self._closing:
+                rest_s = self._rests_until - time.monotonic()
+                if self._waiting and not self._holders and rest_s <= 0:
+                    self._busy = True
+                    return self._waiting.popleft()
+                resting = bool(self._waiting) and not self._holders
+                self._changed.wait(rest_s if resting else None)
+            return None
 
     def _build(
         self, request: Mapping[str, object], timeout_s: float, tell: Callable[[Progress], None]
@@ -95,10 +155,16 @@ class Builder:
         with self._changed:
             if self._closing:
                 raise BuildError("the agent is stopping")
+            if self._holders:
+                raise PostponedError("an update is being proven")
             self._process = process
         log.info("model %s: its engine is built in the background", request["slot"])
         try:
             return process.run(tell)
+        except BuildError as error:
+            if self._holders and not self._closing:
+                raise PostponedError("an update is being proven") from error
+            raise
         finally:
             with self._changed:
                 self._process = None

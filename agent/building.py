@@ -17,7 +17,7 @@ from agent.groundtruth import truths
 from agent.plans import Report, report_of
 from engines.backend import Product, Progress, Recipe
 from engines.backends import available, unavailable
-from engines.errors import BuildError
+from engines.errors import BuildError, PlanError
 from engines.plan import PlanKey
 from engines.selection import BUILD_S, REFERENCE, Selector, built
 from engines.sensitivity import order
@@ -53,7 +53,8 @@ def build(plans: Plans, tell: Callable[[Progress], None], *, fresh: bool = False
         fresh: build even if it is in the cache.
 
     Raises:
-        BuildError: no engine could be taken, or the built one could not be kept.
+        BuildError: no engine could be taken.
+        PlanError: the built one could not be kept.
         CalibrationError: the calibration pictures are unusable.
         EngineError: the model cannot be run at all.
     """
@@ -72,7 +73,7 @@ def build(plans: Plans, tell: Callable[[Progress], None], *, fresh: bool = False
             "report": value,
         }
         if not plans.cache.put(plans.key, selection.product.blob, sidecar):
-            raise BuildError(
+            raise PlanError(
                 f"the built engine cannot be kept in {plans.request.cache_dir}; "
                 "give it room and write permission, or set pipeline.cache_dir"
             )

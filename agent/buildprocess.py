@@ -1,4 +1,4 @@
-"""Runs one build in a child process: reads what it says, ends it in time, tells what became of it.
+"""Runs a build or a trial in a child process: reads what it says, ends it in time, tells the end.
 
 The child is the last to get processor time, disk and, where memory is short, mercy: what serves
 comes first.
@@ -24,7 +24,7 @@ from typing import IO, TYPE_CHECKING, Any
 import psutil
 
 from engines.backend import Progress
-from engines.errors import BuildError
+from engines.errors import BuildError, PlanError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -53,14 +53,21 @@ READ_BYTES = 65_536
 LAST_LINES = 5
 """Lines of its standard error that are told if the child crashes."""
 
+HOST_FAULTS = frozenset({PlanError.__name__})
+"""Errors of the child that say nothing of what it was given: the plan cache cannot be used."""
+
+
+class HostFaultError(BuildError):
+    """The machine is at fault, not the model: it may go well another time."""
+
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """What the child says it has put into the plan cache.
+    """What the child says it has put into the plan cache, or found out about it.
 
     Attributes:
         plan: key of the plan, hexadecimal.
-        value: the report, see `agent.plans.Report`.
+        value: the report, see `agent.plans.Report`; of a trial, what was measured.
     """
 
     plan: str
@@ -71,9 +78,12 @@ class BuildProcess:
     """One child process.
 
     Args:
-        request: what to build, as `agent.plans.PlanRequest.to_json` gives it.
+        request: JSON values; of a build, what `agent.plans.PlanRequest.to_json` gives.
         timeout_s: it is given up after this.
         command: the program.
+        what: how messages call what it does.
+        environment: variables that it gets beside this process's own.
+        inherited: descriptors that it gets under the same numbers.
     """
 
     def __init__(
@@ -81,14 +91,21 @@ class BuildProcess:
         request: Mapping[str, object],
         timeout_s: float,
         command: Sequence[str] = COMMAND,
+        *,
+        what: str = "build",
+        environment: Mapping[str, str] | None = None,
+        inherited: Sequence[int] = (),
     ) -> None:
+        self._what = what
+        self._environment = {**os.environ, **(environment or {})}
+        self._inherited = tuple(inherited)
         self._request = json.dumps(request).encode() + b"\n"
         self._timeout_s = timeout_s
         self._command = command
         self._lock = threading.Lock()
         self._cancelled = False
         self._process: subprocess.Popen[bytes] | None = None
-        self._answer: Built | str | None = None
+        self._answer: Built | BuildError | None = None
         self._last: deque[str] = deque(maxlen=LAST_LINES)
 
     def cancel(self) -> None:
@@ -108,7 +125,7 @@ class BuildProcess:
         """
         with self._lock:
             if self._cancelled:
-                raise BuildError("the build was cancelled")
+                raise BuildError(f"the {self._what} was cancelled")
             process = self._process = self._start()
         try:
             expired = self._follow(process, tell)
@@ -131,9 +148,11 @@ class BuildProcess:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
+                env=self._environment,
+                pass_fds=self._inherited,
             )
         except OSError as error:
-            raise BuildError(f"the build cannot be started: {error}") from error
+            raise HostFaultError(f"the {self._what} cannot be started: {error}") from error
         _put_last(process.pid)
         return process
 
@@ -180,7 +199,8 @@ class BuildProcess:
                 said = message["report"]
                 self._answer = Built(str(said["plan"]), dict(said["value"]))
             elif "error" in message:
-                self._answer = str(message["error"])
+                fault = message.get("kind") in HOST_FAULTS
+                self._answer = (HostFaultError if fault else BuildError)(str(message["error"]))
         except (ValueError, TypeError, KeyError):
             # A library that writes to the file descriptor itself.
             self._note(line)
@@ -188,23 +208,25 @@ class BuildProcess:
     def _note(self, line: bytes) -> None:
         text = line.decode("utf-8", "replace").strip()
         if text:
-            log.info("build: %s", text)
+            log.info("%s: %s", self._what, text)
             self._last.append(text)
 
     def _outcome(self, code: int, *, expired: bool) -> Built:
         if self._cancelled:
-            raise BuildError("the build was cancelled")
+            raise BuildError(f"the {self._what} was cancelled")
         if expired:
-            raise BuildError(f"the build was given up after {self._timeout_s:g} s")
+            raise BuildError(f"the {self._what} was given up after {self._timeout_s:g} s")
         if isinstance(self._answer, Built):
             return self._answer
         if self._answer is not None:
-            raise BuildError(self._answer)
+            raise self._answer
         if code < 0:
             name = signal.Signals(-code).name
             hint = "; memory may have run out" if name == "SIGKILL" else ""
-            raise BuildError(f"the build was ended by {name}{hint}{self._told()}")
-        raise BuildError(f"the build ended with code {code} and without a report{self._told()}")
+            raise BuildError(f"the {self._what} was ended by {name}{hint}{self._told()}")
+        raise BuildError(
+            f"the {self._what} ended with code {code} and without a report{self._told()}"
+        )
 
     def _told(self) -> str:
         return f"; its last words: {' | '.join(self._last)}" if self._last else ""

@@ -1,4 +1,6 @@
-"""Keeps the process small where the C library can be asked to: glibc; elsewhere nothing happens.
+"""What the process asks of the system for its memory: to stay small, and off the disks.
+
+Small: where the C library can be asked to, which is glibc; elsewhere nothing happens.
 
 Loading a model makes several short-lived copies of its weights, and every thread that allocates may
 get an arena of its own whose free memory the others cannot use.
@@ -7,6 +9,7 @@ get an arena of its own whose free memory the others cannot use.
 from __future__ import annotations
 
 import ctypes
+import resource
 
 M_ARENA_MAX = -8
 """`mallopt` parameter, from glibc's malloc.h."""
@@ -27,6 +30,16 @@ def give_back() -> None:
     function = _function("malloc_trim")
     if function is not None:
         function(0)
+
+
+def no_core_dumps() -> None:
+    """Leave no image of this process on a disk when it crashes; see core(5).
+
+    A limit of one byte, not of none: a handler that dumps are piped to would still be given one.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    limit = 1 if hard == resource.RLIM_INFINITY else min(1, hard)
+    resource.setrlimit(resource.RLIMIT_CORE, (limit, hard))
 
 
 def _function(name: str) -> ctypes._FuncPointer | None:

@@ -1,33 +1,36 @@
-"""One model slot: what serves it now, and how a better engine comes to serve it.
+"""One model slot: what serves it now, and how a better engine or another model comes to serve it.
 
 The slot serves at once with the engine that is ready. Where another could be built, that happens
 elsewhere (`agent.builder`); then it is loaded, warmed up and swapped in, and everything on the way
 is told. Whatever fails leaves what served before serving. A build that failed is not tried again in
 this run of the agent, and an engine that broke soon after it took over is not trusted again.
+
+An update has another model serve on trial first. While it does, the slot's own model is still the
+one before: it is what is loaded if the candidate's engine fails for good.
 """
 
 from __future__ import annotations
 
-import concurrent.futures
 import logging
 import threading
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from agent.buildsummary import summary
 from agent.device import memory_available
 from agent.errors import AgentError
+from agent.slotnews import BuildNews
+from agent.slotswitch import TAKE_OVER_S, HangsError, take_over
 from agent.wire.buildstate import BuildState
 from engines.errors import BuildError, EngineError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
-    from agent.buildprocess import Built
     from agent.pipeline.worker import LoadedModel
     from agent.plans import PlanRequest
-    from engines.backend import Progress
+    from agent.slotports import Engines, Pipelines, Run
     from engines.plan import Plan
 
 log = logging.getLogger(__name__)
@@ -38,67 +41,12 @@ BUILD_PARTS = 4
 PROBATION_S = 60.0
 """An engine that fails for good within this time of taking over is not loaded again."""
 
-TAKE_OVER_S = 60.0
-"""An old engine that has not ended after this hangs; longer than any inference."""
-
-BESIDE_FACTOR = 3
-"""Memory that an engine takes at the most, as a multiple of its plan: weights, packed weights, and
-what the runtime needs while it loads them."""
-
-BESIDE_BYTES = 64 * 2**20
-"""Memory that it takes whatever its plan: activations, buffers of its contexts."""
-
 STOPPED = "the agent was stopped before the engine was built"
-
-TELL_EVERY_S = 1.0
-"""Progress within a step is told no more often."""
+POSTPONED = "an update comes first; the engine is built after it"
 
 
-class Pipelines(Protocol):
-    """What a slot needs of `agent.pipeline.pipeline.Pipeline`."""
-
-    def swap(self, slot: str, model: LoadedModel) -> concurrent.futures.Future[None]:
-        """Have a loaded model take over."""
-
-    def replace(
-        self, slot: str, load: Callable[[], LoadedModel]
-    ) -> concurrent.futures.Future[None]:
-        """Close the model that serves, then load one."""
-
-
-class Engines(Protocol):
-    """The engines of a slot: what is ready, what was built."""
-
-    @property
-    def reference(self) -> tuple[str, str]:
-        """Backend and precision of the engine that needs no building."""
-
-    def load_ready(self) -> LoadedModel:
-        """Load the built engine, or the reference where there is none."""
-
-    def load_reference(self) -> LoadedModel:
-        """Load the reference."""
-
-    def wanted(self) -> bool:
-        """Whether a build could choose anything but the reference."""
-
-    def find(self) -> Plan | None:
-        """What was built for exactly this slot."""
-
-    def load(self, plan: Plan) -> LoadedModel:
-        """Load what was built."""
-
-
-class Run(Protocol):
-    """Runs a build."""
-
-    def __call__(
-        self,
-        request: Mapping[str, object],
-        timeout_s: float,
-        tell: Callable[[Progress], None],
-    ) -> Built:
-        """Run it to its end; raises BuildError."""
+class PostponedError(BuildError):
+    """A build was broken off for something that comes first; it is to be begun again later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,10 +54,12 @@ class _Serving:
     """An engine that serves, or is about to.
 
     Attributes:
+        request: whose engine it is.
         name: backend and precision.
         built_since: since when, monotonic seconds, if it was built; None for the reference.
     """
 
+    request: PlanRequest
     name: tuple[str, str]
     built_since: float | None
 
@@ -124,6 +74,9 @@ class ModelSlot:
         available: memory that can be had, bytes.
         clock: monotonic seconds.
         wall: seconds since the epoch.
+
+    Attributes:
+        configured: the request of the configuration, which updates leave as it is.
     """
 
     def __init__(
@@ -136,24 +89,35 @@ class ModelSlot:
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
+        self.configured = request
         self._request = request
         self._slot = request.slot
-        self._changed = changed
         self._open = engines
         self._available = available
         self._clock = clock
         self._wall = wall
+        self._news = BuildNews(request.slot, changed, clock, wall)
+        # Guards what follows.
         self._lock = threading.Lock()
-        self._state: BuildState | None = None
-        self._told_s = 0.0
         self._serving: _Serving | None = None
         self._distrusted = False
+        self._trial: PlanRequest | None = None
         self._stopping = False
 
     @property
     def state(self) -> BuildState | None:
         """How the building of the slot's engine goes; None while nothing is known of it."""
-        return self._state
+        return self._news.state
+
+    @property
+    def request(self) -> PlanRequest:
+        """The slot's own model: configured, or committed by an update."""
+        return self._request
+
+    @property
+    def on_trial(self) -> bool:
+        """Whether a candidate serves on trial; False once its engine has failed for good."""
+        return self._trial is not None
 
     def load(self) -> LoadedModel:
         """Load what is to serve: at the start, and after what served has failed for good.
@@ -162,13 +126,74 @@ class ModelSlot:
             EngineError: nothing can be loaded.
             ConfigError: settings that do not fit the model.
         """
-        self._look_back()
+        with self._lock:
+            tried, self._trial = self._trial, None
+        if tried is None:
+            self._look_back()
+        else:
+            log.error("model %s: the candidate failed; the model before it serves", self._slot)
         engines = self._open(self._request)
         model = engines.load_reference() if self._distrusted else engines.load_ready()
-        self._serves(model, engines)
+        self._serves(self._request, model, engines)
         return model
 
-    def improve(self, pipelines: Pipelines, run: Run) -> None:
+    def assign(self, request: PlanRequest) -> None:
+        """Make a model the slot's own, from the next load on; a trial of it has ended well."""
+        with self._lock:
+            news = request != self._request
+            self._request = request
+            self._trial = None
+            if news:
+                self._distrusted = False
+        if news:
+            self._news.tell(None)
+
+    def try_out(self, request: PlanRequest, pipelines: Pipelines) -> None:
+        """Have the built engine of another model take over, on trial.
+
+        Raises:
+            EngineError: it was not built, or cannot take over; what served before serves.
+            ConfigError: settings that do not fit the model.
+        """
+        engines = self._open(request)
+        plan = engines.find()
+        if plan is None:
+            raise BuildError("the engine that was built is not in the plan cache any more")
+        with self._lock:
+            self._trial = request
+        try:
+            self._take_over(request, engines, len(plan.blob), lambda: engines.load(plan), pipelines)
+        except (EngineError, AgentError):
+            with self._lock:
+                self._trial = None
+            raise
+
+    def restore(self, request: PlanRequest, pipelines: Pipelines) -> None:
+        """Make a model the slot's own and have it serve, if it does not.
+
+        Raises:
+            EngineError: it cannot be loaded at once; it is tried again, and nothing else serves.
+            ConfigError: settings that do not fit it; what serves, serves on.
+        """
+        self.assign(request)
+        engines, serving = self._open(request), pipelines.model(self._slot)
+        if serving is None or (
+            # What was noted last need not be what came last.
+            self._serving is not None
+            and self._serving.request == request
+            and serving.ref.digest == engines.digest
+        ):
+            return
+        plan = engines.find()
+        size = request.config.path.stat().st_size if plan is None else len(plan.blob)
+        try:
+            self._take_over(request, engines, size, engines.load_ready, pipelines)
+        except EngineError as error:
+            # What is to go must go: without it, the slot's own way to load is tried for ever.
+            log.warning("model %s: %s; the other is closed first", self._slot, error)
+            pipelines.replace(self._slot, self.load).result(TAKE_OVER_S)
+
+    def improve(self, pipelines: Pipelines, run: Run) -> bool:
         """Find or build the engine that serves best, and have it take over.
 
         Raises nothing for what goes wrong with that; it is told in `state`.
@@ -176,157 +201,125 @@ class ModelSlot:
         Args:
             pipelines: where engines take over.
             run: runs a build.
+
+        Returns:
+            False if it was postponed and is to be done again later.
         """
         try:
-            self._improve(pipelines, run)
+            self._improve(self._request, pipelines, run)
+        except PostponedError:
+            self._news.tell(BuildState("none", reason=POSTPONED))
+            return False
         except (EngineError, AgentError) as error:
             if self._stopping:
-                self._tell(BuildState("none", reason=STOPPED))
+                self._news.tell(BuildState("none", reason=STOPPED))
             else:
-                self._fail(str(error))
+                self._news.fail(str(error))
         except Exception as error:
             # A mistake of ours here must not end what serves; it is told like any other failure.
             log.exception("model %s: building its engine failed", self._slot)
-            self._fail(f"internal error: {error!r}")
+            self._news.fail(f"internal error: {error!r}")
+        return True
 
     def stop(self) -> None:
         """What fails from now on does so because the agent stops."""
         self._stopping = True
 
-    def _improve(self, pipelines: Pipelines, run: Run) -> None:
-        engines = self._open(self._request)
+    def _improve(self, request: PlanRequest, pipelines: Pipelines, run: Run) -> None:
+        engines = self._open(request)
         if not engines.wanted():
-            self._tell(BuildState("none"))
+            self._news.tell(BuildState("none"))
             return
         plan = engines.find()
         if plan is None:
-            self._tell(BuildState("building", step="starting", started=self._wall()))
-            timeout_s = BUILD_PARTS * self._request.config.tensorrt.build_timeout_s
-            built = run(self._request.to_json(), timeout_s, self._progress)
+            self._news.begin()
+            timeout_s = BUILD_PARTS * request.config.tensorrt.build_timeout_s
+            built = run(request.to_json(), timeout_s, self._news.progress)
             plan = engines.find()
             if plan is None or plan.hex != built.plan:
                 raise BuildError(
                     "the engine was built, but for another model, other pictures or other "
                     "settings than there are now, or it cannot be read back; restart the agent"
                 )
-        self._adopt(engines, plan, pipelines)
+        self._adopt(request, engines, plan, pipelines)
 
-    def _adopt(self, engines: Engines, plan: Plan, pipelines: Pipelines) -> None:
+    def _adopt(
+        self, request: PlanRequest, engines: Engines, plan: Plan, pipelines: Pipelines
+    ) -> None:
         chosen = (str(plan.sidecar.get("backend")), str(plan.sidecar.get("precision")))
         report: Any = plan.sidecar.get("report")
+        state = replace(
+            self._news.state or BuildState(),
+            state="building",
+            step="loading",
+            done=0,
+            total=0,
+            candidate=chosen,
+            report=summary(report if isinstance(report, dict) else {}),
+        )
         note = ""
         with self._lock:
-            before = self._state or BuildState()
-            state = replace(
-                before,
-                state="building",
-                step="loading",
-                done=0,
-                total=0,
-                candidate=chosen,
-                report=summary(report if isinstance(report, dict) else {}),
-            )
-            serves = self._serving is not None and self._serving.name == chosen
-            refused = self._distrusted
-        if refused:
-            return
-        if not serves:
-            self._tell(state)
-            note = self._take_over(engines, plan, pipelines)
-        ended = None if state.started is None else self._wall()
-        with self._lock:
+            serving = self._serving
+            serves = serving is not None and (serving.request, serving.name) == (request, chosen)
             if self._distrusted:
-                # It took over and broke before it could be said that it serves.
                 return
-            self._state = replace(
-                state, state="ready", step="", candidate=None, reason=note, ended=ended
+        if not serves:
+            self._news.tell(state)
+            note = self._take_over(
+                request, engines, len(plan.blob), lambda: engines.load(plan), pipelines
             )
-        self._changed()
-
-    def _take_over(self, engines: Engines, plan: Plan, pipelines: Pipelines) -> str:
-        """Load the engine and swap it in; returns what must be known of how it went."""
-        needed = BESIDE_FACTOR * len(plan.blob) + BESIDE_BYTES
-        free = self._available()
-
-        if free >= needed:
-            note = ""
-            model = engines.load(plan)
-            before = self._serves(model, engines)
-            taken_over = pipelines.swap(self._slot, model)
-        else:
-            note = (
-                f"memory for two engines was short ({free >> 20} of {needed >> 20} MB): the one "
-                "that served was closed before this one was loaded"
+        ended = None if state.started is None else self._wall()
+        if not self._distrusted:  # It can have taken over and broken meanwhile.
+            self._news.tell(
+                replace(state, state="ready", step="", candidate=None, reason=note, ended=ended)
             )
-            log.warning("model %s: %s", self._slot, note)
-            before = None
-            taken_over = pipelines.replace(self._slot, lambda: self._load(engines, plan))
+
+    def _take_over(
+        self,
+        request: PlanRequest,
+        engines: Engines,
+        size: int,
+        load: Callable[[], LoadedModel],
+        pipelines: Pipelines,
+    ) -> str:
+        """Load an engine and swap it in; returns what must be known of how it went."""
+        before = self._serving
+        noted: list[_Serving] = []
+
+        def noting() -> LoadedModel:
+            model = load()
+            noted.append(self._serves(request, model, engines))
+            return model
+
+        available = self._available()
         try:
-            taken_over.result(TAKE_OVER_S)
-        except concurrent.futures.TimeoutError:
-            raise BuildError(
-                f"the engine that served did not end within {TAKE_OVER_S:g} s; restart the agent"
-            ) from None
-        except EngineError:
-            if before is not None:
-                self._serving = before
+            return take_over(pipelines, self._slot, noting, size=size, available=available)
+        except HangsError:
             raise
-        return note
+        except EngineError:
+            with self._lock:
+                if noted and self._serving is noted[0]:
+                    self._serving = before
+            raise
 
-    def _load(self, engines: Engines, plan: Plan) -> LoadedModel:
-        model = engines.load(plan)
-        self._serves(model, engines)
-        return model
-
-    def _serves(self, model: LoadedModel, engines: Engines) -> _Serving | None:
-        """Note what serves from now on; returns what did before."""
+    def _serves(self, request: PlanRequest, model: LoadedModel, engines: Engines) -> _Serving:
+        """Note what serves from now on."""
         name = (model.ref.backend, model.ref.precision)
         since = None if name == engines.reference else self._clock()
-        before, self._serving = self._serving, _Serving(name, since)
-        return before
+        self._serving = _Serving(request, name, since)
+        return self._serving
 
     def _look_back(self) -> None:
         """Loading again means that what served has failed; was it built, and did it fail soon?"""
         serving = self._serving
-        if serving is None or serving.built_since is None:
+        if serving is None or serving.built_since is None or serving.request != self._request:
             return
         if self._clock() - serving.built_since > PROBATION_S:
             return
         backend, precision = serving.name
         with self._lock:
             self._distrusted = True
-        self._fail(
+        self._news.fail(
             f"the {precision} engine on {backend} failed within {PROBATION_S:g} s of taking over; "
             "FP32 on ONNX Runtime serves until the agent is restarted"
         )
-
-    def _progress(self, progress: Progress) -> None:
-        with self._lock:
-            before = self._state or BuildState()
-            self._state = replace(
-                before, step=progress.step, done=progress.done, total=progress.total
-            )
-            now = self._clock()
-            due = progress.step != before.step or now - self._told_s >= TELL_EVERY_S
-            if due:
-                self._told_s = now
-        if due:
-            self._changed()
-
-    def _tell(self, state: BuildState) -> None:
-        with self._lock:
-            self._state = state
-        self._changed()
-
-    def _fail(self, reason: str) -> None:
-        log.error("model %s: %s", self._slot, reason)
-        with self._lock:
-            before = self._state or BuildState()
-            self._state = BuildState(
-                "failed",
-                reason=reason,
-                started=before.started,
-                ended=self._wall(),
-                report=before.report,
-            )
-        self._changed()

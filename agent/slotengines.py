@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class PlannedEngines:
-    """Implements `agent.modelslot.Engines`.
+    """Implements `agent.slotports.Engines`.
 
     Args:
         request: which slot, with which settings.
@@ -29,26 +29,31 @@ class PlannedEngines:
         self._plans = Plans(request)
 
     @property
+    def digest(self) -> str:
+        """See `agent.slotports.Engines`."""
+        return self._plans.info.digest
+
+    @property
     def reference(self) -> tuple[str, str]:
-        """See `agent.modelslot.Engines`."""
+        """See `agent.slotports.Engines`."""
         return REFERENCE[0], self._plans.info.precision
 
     def load_ready(self) -> LoadedModel:
-        """See `agent.modelslot.Engines`."""
+        """See `agent.slotports.Engines`."""
         return load_ready(self._plans)
 
     def load_reference(self) -> LoadedModel:
-        """See `agent.modelslot.Engines`."""
+        """See `agent.slotports.Engines`."""
         return load_reference(self._plans)
 
     def wanted(self) -> bool:
-        """See `agent.modelslot.Engines`."""
+        """See `agent.slotports.Engines`."""
         return self._plans.wanted()
 
     def find(self) -> Plan | None:
-        """See `agent.modelslot.Engines`."""
+        """See `agent.slotports.Engines`."""
         return self._plans.find()
 
     def load(self, plan: Plan) -> LoadedModel:
-        """See `agent.modelslot.Engines`."""
+        """See `agent.slotports.Engines`."""
         return load_plan(self._plans, plan)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from agent.pipeline.intake import Intake
     from agent.pipeline.order import Sequencer
     from agent.pipeline.stats import PipelineStats
+    from agent.pipeline.tap import Tap
     from agent.pipeline.worker import LoadedModel
 
 log = logging.getLogger(__name__)
@@ -32,6 +33,7 @@ class Crew:
         intake: where frames come from.
         sequencer: where results go.
         stats: where frames and times are counted.
+        tap: where an onlooker may look.
         max_age_ns: by camera, the age above which a frame is not worth an inference.
         changed: called when the reason in `health` may have changed.
         moved: notified, in a worker's thread, when `prepared` or `ended` may have changed.
@@ -49,6 +51,7 @@ class Crew:
         intake: Intake,
         sequencer: Sequencer,
         stats: PipelineStats,
+        tap: Tap,
         max_age_ns: Mapping[str, float],
         changed: Callable[[], None],
         moved: threading.Condition,
@@ -69,6 +72,7 @@ class Crew:
                 intake=intake,
                 sequencer=sequencer,
                 stats=stats,
+                tap=tap,
                 health=self.health,
                 max_age_ns=max_age_ns,
                 wanted=lambda: self._wanted,

@@ -136,6 +136,10 @@ class Pipeline:
         """As `swap`, where memory does not hold two models; see `ModelRunner.replace`."""
         return self.runners[slot].replace(load)
 
+    def model(self, slot: str) -> LoadedModel | None:
+        """The model that serves a slot, if there is one."""
+        return self.runners[slot].model
+
     def stop(self) -> None:
         """Stop the cameras; what they have delivered is still analysed. Returns at once."""
         self._stop.set()

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from agent.pipeline.crew import Crew
+from agent.pipeline.tap import Tap
 from engines.errors import EngineError
 
 if TYPE_CHECKING:
@@ -65,6 +66,11 @@ class ModelRunner:
         max_age_ns: by camera, the age above which a frame is not worth an inference.
         backoff: how long to wait between attempts to load.
         changed: called when `model`, or `reason`, may have changed.
+
+    Attributes:
+        model: what is loaded, or None.
+        tap: where an onlooker may look at frames and their results.
+        broken_by: what the engine that failed for good last said, or None.
     """
 
     def __init__(
@@ -81,6 +87,8 @@ class ModelRunner:
     ) -> None:
         self.slot = slot
         self.model: LoadedModel | None = None
+        self.tap = Tap()
+        self.broken_by: str | None = None
         self._failure: str | None = None
         self._health: Health | None = None
         self._load = load
@@ -243,6 +251,7 @@ class ModelRunner:
             return "drained"
         crew.join()
         if crew.broken:
+            self.broken_by = crew.health.reason
             return "broken"
         self._backoff.reset()
         return "ended"
@@ -254,6 +263,7 @@ class ModelRunner:
             intake=self._intake,
             sequencer=self._sequencer,
             stats=self._stats,
+            tap=self.tap,
             max_age_ns=self._max_age_ns,
             changed=self._changed,
             moved=self._moved,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 import time
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from agent.detection import StageTimes
 
@@ -65,11 +66,13 @@ class CameraStats:
 
     Attributes:
         results: frames analysed.
+        objects: found in them.
         drops: frames not analysed, by cause.
         stages: a histogram a stage.
     """
 
     results: int = 0
+    objects: int = 0
     drops: Counter[str] = field(default_factory=Counter)
     stages: dict[str, Histogram] = field(default_factory=lambda: {s: Histogram() for s in STAGES})
 
@@ -83,6 +86,21 @@ class CameraStats:
         }
 
 
+@dataclass(slots=True, eq=False)
+class Window:
+    """What happened within a while.
+
+    Attributes:
+        cameras: by name.
+        began_s: when it began, monotonic seconds.
+        ended_s: when it ended; None while it has not.
+    """
+
+    cameras: dict[str, CameraStats]
+    began_s: float
+    ended_s: float | None = None
+
+
 class PipelineStats:
     """Statistics of all cameras, in total and since the last look."""
 
@@ -93,12 +111,14 @@ class PipelineStats:
         self._started = self._looked = clock()
         self._total = {name: CameraStats() for name in self._cameras}
         self._recent = {name: CameraStats() for name in self._cameras}
+        self._windows: list[Window] = []
 
-    def result(self, camera: str, times: StageTimes) -> None:
-        """Count one analysed frame."""
+    def result(self, camera: str, times: StageTimes, objects: int = 0) -> None:
+        """Count one analysed frame and the objects found in it."""
         with self._lock:
-            for stats in (self._total[camera], self._recent[camera]):
+            for stats in self._of(camera):
                 stats.results += 1
+                stats.objects += objects
                 for stage in STAGES:
                     stats.stages[stage].add(getattr(times, f"{stage}_ms"))
 
@@ -106,8 +126,21 @@ class PipelineStats:
         """Count frames that were not analysed."""
         if count:
             with self._lock:
-                self._total[camera].drops[cause] += count
-                self._recent[camera].drops[cause] += count
+                for stats in self._of(camera):
+                    stats.drops[cause] += count
+
+    @contextlib.contextmanager
+    def window(self) -> Iterator[Window]:
+        """Count for a while, beside all else; what was counted stays when the block ends."""
+        window = Window({name: CameraStats() for name in self._cameras}, self._clock())
+        with self._lock:
+            self._windows.append(window)
+        try:
+            yield window
+        finally:
+            with self._lock:
+                self._windows.remove(window)
+                window.ended_s = self._clock()
 
     def total(self) -> dict[str, dict[str, object]]:
         """Snapshot by camera since the start."""
@@ -122,3 +155,7 @@ class PipelineStats:
             seconds, self._looked = now - self._looked, now
             recent, self._recent = self._recent, {n: CameraStats() for n in self._cameras}
         return {name: stats.snapshot(seconds) for name, stats in recent.items()}
+
+    def _of(self, camera: str) -> list[CameraStats]:
+        others = [window.cameras[camera] for window in self._windows]
+        return [self._total[camera], self._recent[camera], *others]

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from agent.pipeline.intake import Intake, Ticket
     from agent.pipeline.order import Sequencer
     from agent.pipeline.stats import PipelineStats
+    from agent.pipeline.tap import Tap
     from agent.vision.decode import Decoder
     from agent.vision.preprocess import Placement
     from engines.base import Context, Engine
@@ -129,6 +130,7 @@ class Worker:
         intake: where frames come from.
         sequencer: where results go.
         stats: where frames and times are counted.
+        tap: where an onlooker may look.
         health: where failures are told.
         max_age_ns: by camera, the age above which a frame is not worth an inference.
         wanted: whether to take more frames; after its answer has changed, wake the intake.
@@ -142,6 +144,7 @@ class Worker:
         intake: Intake,
         sequencer: Sequencer,
         stats: PipelineStats,
+        tap: Tap,
         health: Health,
         max_age_ns: Mapping[str, float],
         wanted: Callable[[], bool],
@@ -151,6 +154,7 @@ class Worker:
         self._intake = intake
         self._sequencer = sequencer
         self._stats = stats
+        self._tap = tap
         self._health = health
         self._max_age_ns = max_age_ns
         self._wanted = wanted
@@ -245,7 +249,7 @@ class Worker:
     def _finish(self, ticket: Ticket, detections: Detections, times: StageTimes) -> None:
         frame = ticket.frame
         self._stats.drop(frame.camera, "superseded", ticket.skipped)
-        self._stats.result(frame.camera, times)
+        self._stats.result(frame.camera, times, len(detections))
         result = Result(
             camera=frame.camera,
             frame_index=frame.index,
@@ -258,6 +262,7 @@ class Worker:
             times=times,
         )
         self._sequencer.complete(ticket, result)
+        self._tap.offer(frame, result)
 
     def _drop(self, tickets: list[Ticket], cause: str) -> None:
         """Complete tickets without a result; empties the list."""

@@ -11,7 +11,7 @@ from agent.building import build
 from agent.config import ModelConfig
 from agent.models import load_model, load_plan
 from agent.plans import PlanRequest, Plans
-from engines.errors import BuildError, CalibrationError
+from engines.errors import BuildError, CalibrationError, PlanError
 
 ROOT = Path(__file__).parents[2]
 CONVEYOR = ROOT / "examples" / "conveyor"
@@ -112,7 +112,7 @@ def test_precision_that_the_backend_does_not_compute_in_is_refused(tmp_path):
 def test_engine_that_cannot_be_kept_is_an_error(tmp_path):
     place = tmp_path / "file"
     place.write_text("not a folder")
-    with pytest.raises(BuildError, match=r"pipeline\.cache_dir"):
+    with pytest.raises(PlanError, match=r"pipeline\.cache_dir"):
         build(plans(place, quantize={}), lambda progress: None)
 
 

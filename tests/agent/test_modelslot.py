@@ -7,7 +7,8 @@ from concurrent.futures import Future
 
 import pytest
 
-from agent.modelslot import BESIDE_BYTES, BESIDE_FACTOR, PROBATION_S, STOPPED, ModelSlot
+from agent.modelslot import PROBATION_S, STOPPED, ModelSlot
+from agent.slotswitch import BESIDE_BYTES, BESIDE_FACTOR
 from agent.wire.buildstate import BuildState
 from engines.backend import Progress
 from engines.errors import BackendError, BuildError, EngineError, ModelFileError, PlanError
@@ -237,7 +238,7 @@ def test_a_mistake_of_ours_is_told_and_ends_nothing():
 
 
 def test_an_old_engine_that_hangs_is_told(monkeypatch):
-    monkeypatch.setattr("agent.modelslot.TAKE_OVER_S", 0.01)
+    monkeypatch.setattr("agent.slotswitch.TAKE_OVER_S", 0.01)
     rig = Rig()
     rig.pipelines.swap = lambda _slot, _model: Future()
     assert "did not end within" in rig.improve().reason

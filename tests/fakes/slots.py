@@ -33,9 +33,10 @@ def plan(precision: str = "int8", size: int = 1000, key: str = "ab") -> Plan:
 
 
 class FakeEngines:
-    """Implements `agent.modelslot.Engines`; the reference is "fp32" on "fake"."""
+    """Implements `agent.slotports.Engines`; the reference is "fp32" on "fake"."""
 
     reference = ("fake", "fp32")
+    digest = "sha256:00"
 
     def __init__(self, built: Plan | None = None, *, wanted: bool = True) -> None:
         self.built = built
@@ -68,13 +69,16 @@ class FakeEngines:
 
 
 class FakePipelines:
-    """Implements `agent.modelslot.Pipelines`: what is handed over serves, or is refused."""
+    """Implements `agent.slotports.Pipelines`: what is handed over serves, or is refused."""
 
     def __init__(self) -> None:
         self.serving: dict[str, LoadedModel] = {}
         self.refuses: EngineError | None = None
         self.before_done: Callable[[], object] = lambda: None
         self.replaced = 0
+
+    def model(self, slot: str) -> LoadedModel | None:
+        return self.serving.get(slot)
 
     def swap(self, slot: str, model: LoadedModel) -> Future[None]:
         done: Future[None] = Future()
@@ -100,7 +104,7 @@ class FakePipelines:
 
 
 class FakeBuild:
-    """Implements `agent.modelslot.Run`: tells progress, then puts a plan into the engines."""
+    """Implements `agent.slotports.Run`: tells progress, then puts a plan into the engines."""
 
     def __init__(self, engines: FakeEngines, made: Plan | EngineError | None = None) -> None:
         self._engines = engines
