@@ -6,12 +6,16 @@ limits: docs/update-protocol.md.
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hashlib
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
+from agent.bundle.cipher import COMMITMENT_BYTES, SALT_BYTES, ciphertext_bytes
+from agent.bundle.index import HASH_BYTES, HEADER
 from agent.bundle.strict import (
     Counter,
     Document,
@@ -28,11 +32,13 @@ from agent.errors import ManifestError
 SCHEMA = "vigia.bundle/1"
 MAX_MANIFEST_BYTES = 256 * 2**10
 MAX_FILES = 4096
-MAX_FILE_BYTES = 2**34
-BLOCK_BYTES = 65_536
+MAX_FILE_BYTES = 2**32
+BLOCK_BYTES: Final = 65_536
 """Bytes of ciphertext in a block, but for the last, which has the rest."""
 
-MAX_BLOCKS = 2**20
+MAX_BLOCKS = 2**16
+"""4 GiB: the plaintext lies in a device's memory while it is made an engine."""
+
 BUNDLE_ID_DIGITS = 32
 
 TARGET = re.compile(
@@ -40,11 +46,19 @@ TARGET = re.compile(
     r"/(?P<version>[A-Za-z0-9][A-Za-z0-9._-]{0,63})/manifest\.json"
 )
 
-ALGORITHM = "c2sp.org/chunked-encryption@v1+AEAD_AES_256_GCM"
+ALGORITHM: Final = "c2sp.org/chunked-encryption@v1+AEAD_AES_256_GCM"
 
 Role = Literal["model", "model-int8", "calibration", "golden", "truth", "labels", "card"]
 """`model` is the FP32 ONNX file and stands once. `golden`: pictures of the golden set; `truth`:
 what is in them (schema vigia.ground-truth/1). `calibration`: pictures for int8."""
+
+FOLDERS: dict[str, str] = {"calibration": "calibration", "golden": "golden"}
+"""Roles whose files lie in a folder of their own when they are decrypted; others lie at the top."""
+
+MODEL_ROLES: tuple[Role, ...] = ("model", "model-int8")
+"""Roles whose files are ONNX."""
+
+SINGLE_ROLES: tuple[Role, ...] = (*MODEL_ROLES, "truth", "labels")
 
 Bytes = Annotated[int, Field(ge=0, le=MAX_FILE_BYTES)]
 Base64 = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{2,128}={0,2}$")]
@@ -58,6 +72,11 @@ class BundleFile(Document):
     length: Bytes
     sha256: Sha256
     role: Role
+
+    @property
+    def place(self) -> str:
+        """Where it lies when it is decrypted, e.g. "golden/a.jpg"."""
+        return place_of(self.name, self.role)
 
 
 class Compat(Document):
@@ -77,6 +96,29 @@ class Encryption(Document):
     context: Text
     salt: Base64
     commitment: Base64
+
+    @field_validator("salt", "commitment")
+    @classmethod
+    def _right_size(cls, value: str, info: ValidationInfo) -> str:
+        expected = SALT_BYTES if info.field_name == "salt" else COMMITMENT_BYTES
+        try:
+            raw = base64.b64decode(value, validate=True)
+        except binascii.Error:
+            raise ValueError("is no base64") from None
+        # Encoded again, because several texts decode to the same bytes.
+        if len(raw) != expected or base64.b64encode(raw).decode() != value:
+            raise ValueError(f"is not the base64 of {expected} bytes")
+        return value
+
+    @property
+    def salt_bytes(self) -> bytes:
+        """The salt, 24 bytes."""
+        return base64.b64decode(self.salt)
+
+    @property
+    def commitment_bytes(self) -> bytes:
+        """The key commitment, 32 bytes."""
+        return base64.b64decode(self.commitment)
 
 
 class IndexRef(Document):
@@ -161,15 +203,36 @@ class Manifest(Document):
     created: WallTime
     expires: WallTime
 
+    _digest: str = PrivateAttr(default="")
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of its exact bytes, hexadecimal: of those that it was read from, if it was."""
+        return self._digest or digest_of(self.encode())
+
     @model_validator(mode="after")
     def _whole(self) -> Manifest:
         _check_files(self.files)
         if self.min_release_counter > self.release_counter:
             raise ValueError("min_release_counter is above the bundle's own counter")
-        blocks = -(-self.ciphertext.length // BLOCK_BYTES)
+        if self.created > self.expires:
+            raise ValueError("it expires before it was created")
+        if self.encryption.context != context_of(self.family, self.version):
+            raise ValueError("the encryption's context is not of this family and version")
+        self._check_lengths()
+        return self
+
+    def _check_lengths(self) -> None:
+        length = ciphertext_bytes(self.plaintext_bytes)
+        if self.ciphertext.length != length:
+            raise ValueError(
+                f"the files make {length} bytes of ciphertext, not {self.ciphertext.length}"
+            )
+        blocks = -(-length // BLOCK_BYTES)
         if blocks != self.index.blocks:
             raise ValueError(f"the payload has {blocks} blocks, the index {self.index.blocks}")
-        return self
+        if self.index.length != HEADER.size + blocks * HASH_BYTES:
+            raise ValueError(f"an index of {blocks} blocks has not {self.index.length} bytes")
 
     @property
     def target(self) -> str:
@@ -183,9 +246,11 @@ class Manifest(Document):
 
 
 def _check_files(files: tuple[BundleFile, ...]) -> None:
-    names = [file.name for file in files]
-    if len(set(names)) != len(names):
+    places = [file.place for file in files]
+    if len(set(places)) != len(places):
         raise ValueError("a file name stands twice")
+    if not set(FOLDERS.values()).isdisjoint(places):
+        raise ValueError(f"no file may be called {' or '.join(FOLDERS.values())}")
     end = 0
     for file in files:
         if file.offset != end:
@@ -193,8 +258,11 @@ def _check_files(files: tuple[BundleFile, ...]) -> None:
                 f"{file.name}: offset {file.offset}, but the file before ends at {end}"
             )
         end += file.length
-    if [file.role for file in files].count("model") != 1:
-        raise ValueError("exactly one file must have the role `model`")
+    roles = [file.role for file in files]
+    if "model" not in roles:
+        raise ValueError("no file has the role `model`")
+    if any(roles.count(role) > 1 for role in SINGLE_ROLES):
+        raise ValueError(f"of {', '.join(SINGLE_ROLES)} there can be only one each")
 
 
 def parse_manifest(data: bytes) -> Manifest:
@@ -203,7 +271,20 @@ def parse_manifest(data: bytes) -> Manifest:
     Raises:
         ManifestError: it is not one.
     """
-    return decode(Manifest, data, "manifest", MAX_MANIFEST_BYTES)
+    manifest = decode(Manifest, data, "manifest", MAX_MANIFEST_BYTES)
+    manifest._digest = digest_of(data)  # noqa: SLF001 - its own module; no field of the document
+    return manifest
+
+
+def place_of(name: str, role: str) -> str:
+    """Where a file lies when it is decrypted, e.g. "golden/a.jpg"; names need only differ there."""
+    folder = FOLDERS.get(role)
+    return name if folder is None else f"{folder}/{name}"
+
+
+def context_of(family: str, version: str) -> str:
+    """The context that a payload is encrypted in; its UTF-8 bytes count."""
+    return f"vigia/bundle/1 {family} {version}"
 
 
 def target_path(family: str, version: str) -> str:

@@ -13,6 +13,9 @@ MAX_U64 = 2**64 - 1
 MAX_WALL_S = 253_402_300_799
 """The last second of the year 9999."""
 
+MAX_SHOWN = 200
+"""Characters of a field's path in a message."""
+
 MAX_DEPTH = 32
 """Nested lists and objects of any document of ours stay far below."""
 
@@ -43,9 +46,7 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 class Document(BaseModel):
     """Base of all documents: no unknown keys, no conversions, no NaN, values do not change."""
 
-    model_config = ConfigDict(
-        extra="forbid", strict=True, frozen=True, allow_inf_nan=False, populate_by_name=True
-    )
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
     def encode(self) -> bytes:
         """The document as JSON; absent optional fields are left out."""
@@ -78,9 +79,18 @@ def decode(kind: type[DocumentT], data: bytes, what: str, max_bytes: int) -> Doc
         # By way of JSON, so that strict mode takes lists for tuples, as JSON has no others.
         return kind.model_validate_json(data)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the whole"
-        raise ManifestError(f"{what}: {where}: {first['msg']}") from None
+        raise ManifestError(f"{what}: {first_fault(error)}") from None
+
+
+def first_fault(error: ValidationError) -> str:
+    """The first field at fault and what is wrong with it, without its value.
+
+    A key that should not be there is named, so the text may come from outside.
+    """
+    first = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(str(part) for part in first["loc"]) or "the whole"
+    shown = where if where.isprintable() else ascii(where)
+    return f"{shown[:MAX_SHOWN]}: {first['msg']}"
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
