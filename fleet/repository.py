@@ -1,0 +1,378 @@
+"""The controller's TUF repository: what root keys, release keys and online keys have signed.
+
+A change has three steps, which may be on three machines and days apart:
+
+1. **Staged** here: a signing request lies in `pending/` (`fleet.signing`). Staging again before it
+   is complete adds to the request, and signatures over the earlier one count no more.
+2. **Signed** by enough holders of offline keys: `add_signature` where the key is, `attach` here.
+3. **Completed** here, then **published**: online keys sign a snapshot and a timestamp that name it.
+
+`message` gives what is published, checked as a device checks it. Until step 3 it is the old set.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from tuf.api.metadata import Metadata, Root, TargetFile, Targets
+
+from agent.bundle.manifest import digest_of, parse_manifest
+from agent.bundle.trustmessage import encode, file_name
+from agent.bundle.trustset import MAX_APPROVALS, POLICY, bundle_errors, release_counter
+from fleet.errors import FleetError
+from fleet.metadatafolder import MetadataFolder, replace
+from fleet.pending import Pending
+from fleet.publication import Publication
+from fleet.roledata import (
+    DIRECTOR,
+    OPERATORS,
+    check_apart,
+    delegate,
+    delegated_keys,
+    role_keys,
+    root_with,
+    stamp,
+)
+from fleet.signing import Ask, KeySet, SigningRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from securesystemslib.signer import Key, Signer
+
+    from agent.bundle.trustset import TrustSet
+
+_Offline = TypeVar("_Offline", Root, Targets)
+
+ROLES = ("root", "targets")
+
+
+class Repository:
+    """Stages, completes and publishes. All methods raise `FleetError`; see each for when.
+
+    Args:
+        folder: the metadata, mode 0700; holds no secret.
+        now: seconds since the epoch.
+    """
+
+    def __init__(self, folder: Path, now: Callable[[], float] = time.time) -> None:
+        self._folder = MetadataFolder(folder)
+        self._pending = Pending(self._folder)
+        self._publication = Publication(self._folder, now)
+        self._now = now
+
+    def create(
+        self,
+        *,
+        root: KeySet,
+        release: KeySet,
+        snapshot_key: Key,
+        timestamp_key: Key,
+        director_key: Key,
+        operator_keys: Sequence[Key] = (),
+    ) -> list[Path]:
+        """Stage the first root and the first, empty targets.
+
+        Returns:
+            Their signing requests.
+
+        Raises:
+            FleetError: there is a repository already, or keys are not kept apart.
+        """
+        with self._folder.alone():
+            if self._folder.accepted():
+                raise FleetError("there is a repository already; take another folder")
+            sets = {
+                "root": root,
+                "targets": release,
+                "snapshot": KeySet((snapshot_key,)),
+                "timestamp": KeySet((timestamp_key,)),
+            }
+            first = root_with(Root(), sets)
+            check_apart(first, [director_key], "director keys")
+            targets = Targets()
+            delegate(targets, DIRECTOR, [director_key])
+            delegate(targets, OPERATORS, operator_keys)
+            self._write(first)
+            self._write(targets)
+            return [self._pending.path(role) for role in ROLES]
+
+    def stage_target(self, manifest: bytes) -> Path:
+        """Stage a bundle's release.
+
+        Returns:
+            The signing request for the release keys.
+
+        Raises:
+            FleetError: it is released already, or its version or counter is used.
+            ManifestError: it is no manifest.
+        """
+        new = parse_manifest(manifest)
+        digest = digest_of(manifest)
+
+        def add(targets: Targets) -> None:
+            old = targets.targets.get(new.target)
+            if old is not None and old.hashes.get("sha256") != digest:
+                raise FleetError(
+                    f"{new.target} is another bundle already; give this one a version of its own"
+                )
+            family = new.target.split("/")[1]
+            for path, file in targets.targets.items():
+                counter = release_counter(file.custom)
+                if path != new.target and path.split("/")[1] == family:
+                    _check_counter(path, counter, new.release_counter)
+            targets.targets[new.target] = TargetFile(
+                len(manifest),
+                {"sha256": digest},
+                new.target,
+                {"custom": {"release_counter": new.release_counter}},
+            )
+
+        if self.has_target(manifest):
+            raise FleetError(f"{new.target} is released already")
+        return self._stage_targets(add)
+
+    def has_target(self, manifest: bytes) -> bool:
+        """Whether the release keys have signed this very manifest."""
+        found = self._current(Targets).signed.targets.get(parse_manifest(manifest).target)
+        return found is not None and found.hashes.get("sha256") == digest_of(manifest)
+
+    def withdraw_target(self, path: str) -> Path:
+        """Stage that a bundle is released no longer: no device begins with it any more."""
+
+        def remove(targets: Targets) -> None:
+            if targets.targets.pop(path, None) is None:
+                raise FleetError(f"{path} is not released")
+
+        return self._stage_targets(remove)
+
+    def set_directors(self, keys: Sequence[Key]) -> Path:
+        """Stage other director keys; assignments of the old ones count no more."""
+        if not keys:
+            raise FleetError("without a director key nothing can be assigned; give one")
+        return self._stage_targets(lambda targets: delegate(targets, DIRECTOR, keys))
+
+    def set_operators(self, keys: Sequence[Key]) -> Path:
+        """Stage who may command and approve."""
+        return self._stage_targets(lambda targets: delegate(targets, OPERATORS, keys))
+
+    def set_policy(self, approvals: int) -> Path:
+        """Stage how many operators must approve a roll-out."""
+        if not 0 <= approvals <= MAX_APPROVALS:
+            raise FleetError(f"{approvals} approvals cannot be asked; take 0 to {MAX_APPROVALS}")
+
+        def change(targets: Targets) -> None:
+            known = len(delegated_keys(targets, OPERATORS))
+            if approvals > known:
+                raise FleetError(f"{approvals} approvals, but only {known} operators have keys")
+            targets.unrecognized_fields[POLICY] = {"approvals": approvals}
+
+        return self._stage_targets(change)
+
+    def renew_targets(self) -> Path:
+        """Stage the same targets with a new expiry."""
+        return self._stage_targets(lambda _targets: None)
+
+    def rotate_root(
+        self,
+        *,
+        root: KeySet | None = None,
+        release: KeySet | None = None,
+        snapshot: KeySet | None = None,
+        timestamp: KeySet | None = None,
+    ) -> list[Path]:
+        """Stage a new root with the given keys replaced; without any: a new expiry.
+
+        After a theft of online keys replace both, snapshot and timestamp: only then devices forget
+        the versions that the thief may have signed.
+
+        Returns:
+            The signing requests: root's, and that of targets where they must be signed anew.
+        """
+        given = {"root": root, "targets": release, "snapshot": snapshot, "timestamp": timestamp}
+        sets = {name: keys for name, keys in given.items() if keys}
+        with self._folder.alone():
+            base = self._base(Root)
+            self._write(root_with(base, sets))
+            pending = self._pending.request("targets")
+            targets = self._current(Targets)
+            if pending:
+                # Others may have to sign it now.
+                assert isinstance(pending.signed, Targets)
+                self._write(pending.signed)
+            elif not _signed_for(self._base(Root), targets):
+                self._write(targets.signed)
+            return self.pending()
+
+    def revoke_release_key(self, key_id: str, replacement: Key | None = None) -> list[Path]:
+        """Stage a root without this release key; returns as `rotate_root`."""
+        present = role_keys(self._base(Root), "targets")
+        kept = tuple(key for key in present.keys if key.keyid != key_id)
+        if len(kept) == len(present.keys):
+            raise FleetError(f"{key_id[:16]} is no release key")
+        keys = (*kept, replacement) if replacement else kept
+        return self.rotate_root(release=KeySet(keys, present.threshold))
+
+    def add_release_key(self, key: Key) -> list[Path]:
+        """Stage a root with one more release key; returns as `rotate_root`."""
+        present = role_keys(self._base(Root), "targets")
+        return self.rotate_root(release=KeySet((*present.keys, key), present.threshold))
+
+    def pending(self) -> list[Path]:
+        """The signing requests that are not complete."""
+        return [self._pending.path(role) for role in ROLES if self._pending.request(role)]
+
+    def attach(self, path: Path) -> None:
+        """Take in a signature that was made elsewhere.
+
+        Raises:
+            FleetError: it is not over what is pending, or of no key that is asked.
+            ManifestError: it is no signature.
+        """
+        with self._folder.alone():
+            self._pending.attach(path)
+
+    def missing(self) -> list[str]:
+        """Which signatures are still wanted, in sentences."""
+        return [text for role in ROLES for text in self._pending.missing(role)]
+
+    def complete(self) -> list[str]:
+        """Accept what is wholly signed and fits together.
+
+        Returns:
+            The roles that are new: "root", "targets".
+
+        Raises:
+            FleetError: nothing is; says which signatures are wanted.
+        """
+        with self._folder.alone():
+            root, targets = (
+                self._pending.wholly_signed("root"),
+                self._pending.wholly_signed("targets"),
+            )
+            have = self._folder.accepted()
+            old_root = self._current(Root) if have else None
+            old_targets = self._current(Targets) if have else None
+            # A new root may need new targets with it, and the other way round.
+            for pair in ((root, targets), (root, old_targets), (old_root, targets)):
+                if pair[0] and pair[1] and _signed_for(pair[0].signed, pair[1]):
+                    return self._accept(pair[0], pair[1])
+        raise FleetError("; ".join(self.missing()) or "nothing is pending")
+
+    def publish_online(self, signers: Sequence[Signer]) -> bool:
+        """Publish what was completed, or renew what online keys signed before it ends.
+
+        Args:
+            signers: with the keys of snapshot and timestamp.
+
+        Returns:
+            Whether there is a new message; otherwise nothing was due.
+
+        Raises:
+            FleetError: a signer is missing, or an offline role has ended.
+        """
+        with self._folder.alone():
+            root, targets = self._current(Root), self._current(Targets)
+            return self._publication.renew(root.signed, targets.signed, signers)
+
+    def published(self) -> TrustSet:
+        """What is published, verified.
+
+        Raises:
+            FleetError: nothing is published yet, or files are missing.
+            BundleError: files are damaged.
+        """
+        present = self._publication.present()
+        if present is None:
+            raise FleetError("nothing is published yet; complete and publish first")
+        return present
+
+    def message(self) -> bytes:
+        """What is published, as the trust message; raises as `published`."""
+        return encode(self.published().files)
+
+    def anchor(self) -> bytes:
+        """The newest published root: what a device is enrolled with; raises as `published`."""
+        published = self.published()
+        return published.files[file_name("root", published.root.version)]
+
+    def expiries(self) -> dict[str, float]:
+        """When each published role ends, seconds since the epoch; raises as `published`."""
+        present = self.published()
+        roles = (present.root, present.targets, present.snapshot, present.timestamp)
+        return {signed.type: signed.expires.timestamp() for signed in roles}
+
+    def _stage_targets(self, change: Callable[[Targets], None]) -> Path:
+        with self._folder.alone():
+            targets = copy.deepcopy(self._base(Targets))
+            change(targets)
+            check_apart(self._base(Root), delegated_keys(targets, DIRECTOR), "director keys")
+            self._write(targets)
+            return self._pending.path("targets")
+
+    def _write(self, signed: _Offline) -> None:
+        """Write a request for what is to follow the accepted version."""
+        version = self._folder.accepted().get(signed.type, 0)
+        previous = self._metadata(signed.type, version) if version else None
+        pending = self._pending.request(signed.type)
+        # Content that is asked for already stays as it is, and so do the signatures over it.
+        same = pending is not None and pending.signed == signed
+        new = signed if same else stamp(signed, version + 1, self._now())
+        request = SigningRequest(new, previous, self._asks(new, previous))
+        self._pending.put(request)
+
+    def _asks(self, signed: Root | Targets, previous: Metadata[Any] | None) -> tuple[Ask, ...]:
+        if not isinstance(signed, Root):
+            return (Ask("release keys", role_keys(self._base(Root), "targets")),)
+        new = Ask("root keys", role_keys(signed, "root"))
+        if previous is None or role_keys(previous.signed, "root") == new.wanted:
+            return (new,)
+        return (
+            Ask("root keys in force", role_keys(previous.signed, "root")),
+            Ask("new root keys", new.wanted),
+        )
+
+    def _base(self, kind: type[_Offline]) -> _Offline:
+        """What the next change builds on: what is pending, or what was accepted."""
+        pending = self._pending.request(kind.type)
+        signed = pending.signed if pending else self._current(kind).signed
+        assert isinstance(signed, kind)
+        return signed
+
+    def _current(self, kind: type[_Offline]) -> Metadata[_Offline]:
+        accepted = self._folder.accepted()
+        if not accepted:
+            raise FleetError(
+                "; ".join(self.missing()) or "there is no repository here; create one first"
+            )
+        return self._metadata(kind.type, accepted[kind.type])
+
+    def _metadata(self, role: str, version: int) -> Metadata[Any]:
+        with bundle_errors():
+            return Metadata[Any].from_bytes(self._folder.metadata_file(file_name(role, version)))
+
+    def _accept(self, root: Metadata[Root], targets: Metadata[Targets]) -> list[str]:
+        have = self._folder.accepted()
+        new = [m for m in (root, targets) if m.signed.version != have.get(m.signed.type)]
+        for metadata in new:
+            name = file_name(metadata.signed.type, metadata.signed.version)
+            replace(self._folder.metadata / name, metadata.to_bytes())
+        self._folder.accept(root.signed.version, targets.signed.version)
+        roles = [metadata.signed.type for metadata in new]
+        for role in roles:
+            self._pending.discard(role)
+        return roles
+
+
+def _signed_for(root: Root, targets: Metadata[Targets]) -> bool:
+    return bool(
+        root.get_verification_result(Targets.type, targets.signed_bytes, targets.signatures)
+    )
+
+
+def _check_counter(path: str, counter: int, new: int) -> None:
+    if counter >= new:
+        raise FleetError(f"{path} has release counter {counter}, this has {new}; it must be above")
