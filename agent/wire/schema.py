@@ -16,6 +16,7 @@ TELEMETRY = "vigia.telemetry/1"
 CAMERA_STATUS = "vigia.camera-status/1"
 MODEL_STATE = "vigia.model-state/1"
 UPDATE_STATE = "vigia.update-state/1"
+UPDATE_REQUEST = "vigia.update-request/1"
 COMMAND_REPLY = "vigia.command-reply/1"
 
 SCHEMAS = (
@@ -26,6 +27,7 @@ SCHEMAS = (
     CAMERA_STATUS,
     MODEL_STATE,
     UPDATE_STATE,
+    UPDATE_REQUEST,
     COMMAND_REPLY,
 )
 """Every message of the project; the number after the slash grows with an incompatible change."""
