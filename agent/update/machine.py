@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MAX_UNFINISHED_BUILDS = 2
-"""Times in a row that opening and building may be begun without coming to an end."""
+"""Times that opening and building may be begun without coming to an end."""
 
 MAX_TRIALS = 3
 """Times that gate and shadow may be begun. Sites lose power, so one more than builds have."""
