@@ -6,14 +6,17 @@ from agent.wire.topics import FleetTopics
 from agent.wire.updaterequest import UpdateRequest, encode_update_request
 from fleet.allowance import Allowances
 from fleet.answering import BLOCKS_BURST, MAX_WAITING, REPEAT_S, REQUESTS_BURST, Answers
-from tests.fakes.bundles import make_bundle
+from fleet.bundlefiles import BundleFiles
+from tests.vectors.bundles import make_bundle
 
 TOPICS = FleetTopics("p")
 
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
-    return make_bundle(tmp_path_factory.mktemp("bundle"), 500_000)
+    folder = tmp_path_factory.mktemp("bundle")
+    make_bundle(folder, {"model.onnx": bytes(500_000)})
+    return BundleFiles(folder)
 
 
 @pytest.fixture

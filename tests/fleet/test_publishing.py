@@ -12,7 +12,7 @@ from fleet.publishing import (
     publish_trust,
     withdraw_bundle,
 )
-from tests.fakes.bundles import make_bundle
+from tests.vectors.bundles import make_bundle
 
 TOPICS = FleetTopics("vigia/v1")
 
@@ -43,15 +43,20 @@ class FakeSender:
         self.unsettled = 0
 
 
+def bundle_of(folder, size):
+    make_bundle(folder, {"model.onnx": bytes(size)})
+    return BundleFiles(folder)
+
+
 @pytest.fixture(scope="module")
 def big(tmp_path_factory):
     """A bundle of more blocks than are sent between two settlements."""
-    return make_bundle(tmp_path_factory.mktemp("big"), (2 * SETTLE_BLOCKS + 10) * 65_000)
+    return bundle_of(tmp_path_factory.mktemp("big"), (2 * SETTLE_BLOCKS + 10) * 65_000)
 
 
 @pytest.fixture
 def bundle(tmp_path):
-    return make_bundle(tmp_path / "bundle", 200_000)
+    return bundle_of(tmp_path / "bundle", 200_000)
 
 
 def publish(sender, files, broker="b:1/p", **options):
