@@ -149,18 +149,24 @@ class ReadOnly:
                 f"{self.path}: no state of updates is kept there; name the folder with --state, or "
                 "the configuration with -c"
             )
-        uri = f"{self.path.absolute().as_uri()}?mode=ro"
         with explained(self.path, "read"):
             try:
-                self._connection = _connect(uri)
-                check(self._connection, self.path)
+                self._connection = self._open("mode=ro")
             except sqlite3.OperationalError:
                 # On a disk that is mounted read-only, SQLite cannot make the files beside it; where
                 # none are left over, it needs none.
                 if self.path.with_name(f"{FILE}-wal").exists():
                     raise
-                self._connection = _connect(f"{uri}&immutable=1")
-                check(self._connection, self.path)
+                self._connection = self._open("mode=ro&immutable=1")
+
+    def _open(self, options: str) -> sqlite3.Connection:
+        connection = _connect(f"{self.path.absolute().as_uri()}?{options}")
+        try:
+            check(connection, self.path)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
     def rows(self, sql: str, values: Sequence[object] = ()) -> list[Any]:
         """What a query finds.

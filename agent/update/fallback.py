@@ -15,6 +15,7 @@ from pydantic import Field
 from agent.bundle.documents import Grant
 from agent.bundle.strict import Counter, Document, Name, Sha256, Text, WallTime, decode
 from agent.errors import ManifestError, StoreError
+from agent.update.failpoints import hit
 from agent.update.record import Installed
 from engines.durable import read_bounded, sync_folder, write_new
 
@@ -65,6 +66,7 @@ def write(folder: Path, active: Iterable[Installed]) -> None:
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
         write_new(temporary, content)
+        hit("fallback.written")
         temporary.replace(folder / FILE)
         sync_folder(folder)
     except OSError as error:

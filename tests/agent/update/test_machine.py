@@ -252,8 +252,7 @@ def test_no_order_of_events_leaves_the_table_or_the_budgets(steps):
             following = resume(record)
         elif (record.state, type(step)) in TABLE:
             counter += 1
-            step = offered(counter) if step is EVENTS[0] else step
-            following = advance(record, step)
+            following = advance(record, offered(counter) if step is EVENTS[0] else step)
         else:
             continue
         assert following is record or (record.state, following.state) in machine.EDGES
