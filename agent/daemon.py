@@ -36,8 +36,9 @@ from agent.wire.topics import Topics
 
 if TYPE_CHECKING:
     from agent.capture.camera import CameraStatus
-    from agent.config import Config
+    from agent.config import Config, UpdatesConfig
     from agent.pipeline.worker import LoadedModel
+    from agent.updates import Updates
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +54,14 @@ FLUSH_TIMEOUT_S = 0.6
 BUILDER_STOP_S = 0.3
 """Time for a build that was ended at the beginning of the stop to be cleared away."""
 
+UPDATES_STOP_S = 0.5
+"""Time for the step of an update that was ended at the beginning of the stop; what is cut off is
+begun again at the next start."""
+
+RESTART_CODE = 75
+"""Exit code when an operator's command asks for a restart (sysexits.h: EX_TEMPFAIL), so that a
+service manager which restarts on failure does it."""
+
 POLL_S = 0.5
 """How often a waiting helper thread looks whether the event loop still wants it."""
 
@@ -61,7 +70,7 @@ def run(config: Config) -> int:
     """Run the agent until a signal, or until every file is analysed.
 
     Returns:
-        The exit code: 0.
+        The exit code: 0, or `RESTART_CODE`.
 
     Raises:
         AgentError: a mistake in the configuration.
@@ -70,7 +79,7 @@ def run(config: Config) -> int:
     limit_arenas()
     agent = Agent(config)
     anyio.run(agent.serve)
-    return 0
+    return RESTART_CODE if agent.restarting else 0
 
 
 class Agent:
@@ -78,9 +87,13 @@ class Agent:
 
     Args:
         config: the settings.
+
+    Attributes:
+        restarting: it ends, or has ended, to be started anew.
     """
 
     def __init__(self, config: Config) -> None:
+        self.restarting = False
         self._config = config
         self._device = device_id(config.device)
         self._boot = secrets.token_hex(BOOT_ID_BYTES)
@@ -108,6 +121,7 @@ class Agent:
             changed=self._models_changed,
         )
         self._builder = Builder(self._slots, self._pipeline)
+        self._updates = None if config.updates is None else self._prepare(config.updates)
 
     async def serve(self) -> None:
         """Start everything, wait for the end, stop everything.
@@ -118,11 +132,16 @@ class Agent:
         self._client.start()
         self._publisher.start()
         try:
+            if self._updates is not None:
+                self._updates.restore()
             for slot, error in self._pipeline.load().items():
                 log.error("model %s: %s; it is tried again", slot, error)
             self._announce()
             self._pipeline.start()
             self._builder.start()
+            if self._updates is not None:
+                self._updates.start()
+                self._models_changed()
             ended = anyio.Event()
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._await_signal, ended)
@@ -150,6 +169,31 @@ class Agent:
             cache_max_mb=settings.cache_max_mb,
         )
         return ModelSlot(request, PlannedEngines, functools.partial(self._tell_model, name))
+
+    def _prepare(self, settings: UpdatesConfig) -> Updates:
+        # Only agents that receive updates pay for what they need: tuf and pydantic's documents.
+        from agent.updates import Surroundings, Updates  # noqa: PLC0415
+
+        return Updates(
+            Surroundings(
+                settings=settings,
+                mqtt=self._config.mqtt,
+                client=self._client,
+                topics=self._topics,
+                device=self._device,
+                boot=self._boot,
+                pipeline=self._pipeline,
+                slots=self._slots,
+                builder=self._builder,
+                restart=self._restart,
+            )
+        )
+
+    def _restart(self) -> None:
+        log.warning("an operator asked for a restart")
+        self.restarting = True
+        # The end travels as if all cameras had ended.
+        self._pipeline.stop()
 
     def _load(self, name: str) -> LoadedModel:
         model = self._slots[name].load()
@@ -188,6 +232,7 @@ class Agent:
                 cameras=self._pipeline.stats.recent(),
                 publisher=self._publisher.counters(),
                 broker=self._client.counters(),
+                updates=None if self._updates is None else self._updates.counters(),
             ),
             qos=0,
             schema=TELEMETRY,
@@ -244,6 +289,8 @@ class Agent:
         if self._stopping:
             return
         reasons = [r.reason for r in self._pipeline.runners.values() if r.reason]
+        if self._updates is not None and self._updates.reason is not None:
+            reasons.append(self._updates.reason)
         self._client.set_state("degraded" if reasons else "online", "; ".join(reasons))
         # A model that was loaded late, or anew, is to be told.
         self._announce()
@@ -252,6 +299,8 @@ class Agent:
         """End in the order of the road; each step has its own time."""
         self._stopping = True
         self._client.set_state("stopping")
+        if self._updates is not None:
+            self._updates.cancel()
         self._builder.cancel()
         self._pipeline.stop()
         try:
@@ -261,6 +310,8 @@ class Agent:
             if self._pipeline.wait(LAST_INFERENCE_S):
                 self._pipeline.close()
             self._builder.close(BUILDER_STOP_S)
+            if self._updates is not None:
+                self._updates.close(UPDATES_STOP_S)
         finally:
             self._publisher.close(FLUSH_TIMEOUT_S)
             self._telemetry()

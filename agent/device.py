@@ -15,6 +15,12 @@ from agent import __version__
 if TYPE_CHECKING:
     from agent.config import DeviceConfig
 
+L4T_RELEASE = Path("/etc/nv_tegra_release")
+"""Its first line begins like `# R36 (release), REVISION: 4.3`."""
+
+JETPACKS = {"35": "5", "36": "6", "38": "7", "39": "7"}
+"""JetPack by Jetson Linux."""
+
 MAX_ID_LENGTH = 64
 """As `agent.config.NAME_PATTERN` allows."""
 
@@ -38,6 +44,27 @@ def hardware() -> dict[str, object]:
         "memory_bytes": psutil.virtual_memory().total,
         "agent": __version__,
     }
+
+
+def hardware_class() -> str:
+    """What bundles are made for, if the configuration does not say: the board, or the processor.
+
+    A Jetson's is made of its device tree's model, e.g. `nvidia-jetson-orin-nano-developer-kit`.
+    """
+    board = _board_model()
+    if board is None:
+        return platform.machine()
+    return re.sub(r"[^a-z0-9]+", "-", board.lower()).strip("-")
+
+
+def jetpack() -> str | None:
+    """Major version of JetPack, told by Jetson Linux's; None where there is none."""
+    try:
+        text = L4T_RELEASE.read_text("utf-8", "replace")
+    except OSError:
+        return None
+    found = re.search(r"R(\d+) \(release\)", text)
+    return JETPACKS.get(found[1]) if found else None
 
 
 def memory_available() -> int:

@@ -7,14 +7,13 @@ engine's failures ban it, those of the network, the disk and the keys do not.
 
 from __future__ import annotations
 
-import logging
+import functools
 from typing import TYPE_CHECKING
 
-from agent.bundle.documents import Assignment, Grant
+from agent.bundle.documents import Assignment
 from agent.bundle.dsse import unverified
 from agent.bundle.index import BlockIndex
 from agent.bundle.manifest import MAX_MANIFEST_BYTES, bundle_id, parse_manifest, split_target
-from agent.bundle.strict import decode
 from agent.errors import ExpiredError, ManifestError
 from agent.update import failpoints
 from agent.update.machine import (
@@ -29,16 +28,13 @@ from agent.update.machine import (
     Trusted,
     Unchanged,
 )
-from agent.update.offer import check_target, rules
-from agent.update.ports import Candidate
+from agent.update.offer import check_target
 from agent.update.preflight import refusal
 from agent.update.record import Record, State
-from agent.update.staging import Staging
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable
-    from pathlib import Path
 
     from agent.bundle.manifest import Manifest
     from agent.bundle.trust import Trust
@@ -46,20 +42,17 @@ if TYPE_CHECKING:
     from agent.update.fetch import Fetcher
     from agent.update.machine import Event
     from agent.update.opening import Opener
-    from agent.update.ports import Finding, Proofs
+    from agent.update.ports import Candidate, Finding, Proofs
     from agent.update.preflight import Device
     from agent.update.record import Installed
+    from agent.update.staging import Staging
     from agent.update.store import Store
     from agent.update.telling import Teller
     from agent.wire.topics import FleetTopics
     from engines.backend import Progress
 
-log = logging.getLogger(__name__)
-
 PIECE_TIMEOUT_S = 3600.0
 """Longest wait for a manifest or an index; the controller is asked for it meanwhile."""
-
-MAX_GRANT_BYTES = 16_384
 
 
 class Course:
@@ -67,7 +60,6 @@ class Course:
 
     Args:
         settings: of updates.
-        bundles: folder of sealed bundles.
         store: what is remembered.
         trust: which bundles the release keys vouch for.
         opener: opens sealed bundles.
@@ -83,7 +75,6 @@ class Course:
         self,
         *,
         settings: UpdatesConfig,
-        bundles: Path,
         store: Store,
         trust: Trust,
         opener: Opener,
@@ -95,7 +86,6 @@ class Course:
         now: Callable[[], float],
     ) -> None:
         self._settings = settings
-        self._bundles = bundles
         self._store = store
         self._trust = trust
         self._opener = opener
@@ -136,23 +126,19 @@ class Course:
         return self._candidates.get(slot)
 
     def open_installed(self, installed: Installed) -> Candidate:
-        """Open what is installed, to serve it.
-
-        Raises:
-            BundleError: it is damaged.
-            KeyStoreError, StoreError: it cannot be opened here.
-        """
-        return self._opened(
-            installed.slot, installed.digest, installed.grant, installed.counter, assignment=None
+        """Open what is installed, to serve it; raises as `agent.update.opening.Opener.open`."""
+        return self._opener.installed(
+            installed, functools.partial(self._teller.progress, installed.slot, "opening")
         )
 
     def forget(self, slot: str, *, disk: frozenset[str], memory: frozenset[str]) -> None:
         """Drop what an update has left, but for the bundles with these digests."""
         self._candidates.pop(slot, None)
         self._opener.memory.keep_only(memory)
-        for folder in self._bundles.iterdir() if self._bundles.is_dir() else ():
+        bundles = self._opener.bundles
+        for folder in bundles.iterdir() if bundles.is_dir() else ():
             if folder.name not in disk:
-                Staging(self._bundles, folder.name).remove()
+                self._opener.staging(folder.name).remove()
 
     def _look_up(self, record: Record, _cancelled: threading.Event) -> Event:
         check_target(_assignment(record), self._trust.target(record.target))
@@ -163,7 +149,7 @@ class Course:
         active = self._store.active(record.slot)
         if active is not None and active.digest == record.digest:
             return Unchanged()
-        staging = Staging(self._bundles, record.digest)
+        staging = self._opener.staging(record.digest)
         manifest = self._manifest(record, staging, cancelled)
         if self._now() > manifest.expires:
             raise ExpiredError(f"bundle {record.target} has expired; publish it anew")
@@ -173,7 +159,7 @@ class Course:
             digest=record.digest,
             store=self._store,
             max_bundle_mb=self._settings.max_bundle_mb,
-            folder=self._bundles,
+            folder=self._opener.bundles,
         )
         if reason is not None:
             staging.remove()
@@ -208,9 +194,9 @@ class Course:
         return manifest
 
     def _fetch(self, record: Record, cancelled: threading.Event) -> Event:
-        staging = Staging(self._bundles, record.digest)
-        manifest = self._opener.manifest(staging, record.digest)
-        index = self._opener.index(staging, manifest)
+        staging = self._opener.staging(record.digest)
+        manifest = self._opener.manifest(record.digest)
+        index = self._opener.index(record.digest, manifest)
         failpoints.hit("C1.fetching")
 
         def tell(done: int, _total: int, rate: float) -> None:
@@ -237,24 +223,15 @@ class Course:
 
     def _open(self, record: Record, _cancelled: threading.Event) -> Event:
         failpoints.hit("C3.opening")
-        self._candidates[record.slot] = self._opened(
-            record.slot, record.digest, record.grant, record.counter, _assignment(record)
+        self._candidates[record.slot] = self._opener.open(
+            record.slot,
+            record.digest,
+            record.grant,
+            record.counter,
+            _assignment(record),
+            functools.partial(self._teller.progress, record.slot, "opening"),
         )
         return Opened()
-
-    def _opened(
-        self, slot: str, digest: str, grant: bytes, counter: int, assignment: Assignment | None
-    ) -> Candidate:
-        staging = Staging(self._bundles, digest)
-        bundle = self._opener.open(
-            staging,
-            digest,
-            decode(Grant, grant, "grant", MAX_GRANT_BYTES),
-            counter,
-            lambda done, total: self._teller.progress(slot, "opening", done, total),
-        )
-        manifest = bundle.manifest
-        return Candidate(slot, digest, manifest, bundle.folder, rules(manifest, assignment))
 
     def _build(self, record: Record, _cancelled: threading.Event) -> Event:
         failpoints.hit("C4.building")

@@ -2,83 +2,102 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from agent.bundle.content import check_model
+from agent.bundle.documents import Grant
 from agent.bundle.grant import grant_info
 from agent.bundle.index import BlockIndex
-from agent.bundle.manifest import parse_manifest
+from agent.bundle.manifest import digest_of, parse_manifest
 from agent.bundle.open import open_bundle
+from agent.bundle.strict import decode
 from agent.errors import BundleError, KeyStoreError
+from agent.update.offer import rules
+from agent.update.ports import Candidate
+from agent.update.staging import Staging
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from pathlib import Path
 
-    from agent.bundle.documents import Grant
+    from agent.bundle.documents import Assignment
     from agent.bundle.keys import DeviceKeys
     from agent.bundle.manifest import Manifest
-    from agent.bundle.open import ModelBundle
+    from agent.bundle.seal import Tell
     from agent.update.memoryfolder import MemoryFolder
-    from agent.update.staging import Staging
+    from agent.update.record import Installed
+
+MAX_GRANT_BYTES = 16_384
 
 
 @dataclass(frozen=True, slots=True)
 class Opener:
-    """Opens bundles that lie sealed in a staging folder.
+    """Opens bundles that lie sealed on disk.
 
     Attributes:
         device: device id.
         keys: of the device.
         memory: where plaintext may lie.
+        bundles: folder of sealed bundles.
     """
 
     device: str
     keys: DeviceKeys
     memory: MemoryFolder
+    bundles: Path
 
-    def manifest(self, staging: Staging, digest: str) -> Manifest:
-        """The staged manifest, if it is the one with this digest.
+    def staging(self, digest: str) -> Staging:
+        """Where a bundle lies sealed."""
+        return Staging(self.bundles, digest)
+
+    def manifest(self, digest: str) -> Manifest:
+        """The staged manifest of a bundle, if it is the one with this digest.
 
         Raises:
             BundleError: it is not there, or another.
             StoreError: it cannot be read.
         """
-        data = staging.manifest()
-        if data is None or hashlib.sha256(data).hexdigest() != digest:
+        data = self.staging(digest).manifest()
+        if data is None or digest_of(data) != digest:
             raise BundleError(f"the manifest of bundle {digest[:12]} is missing or damaged")
         return parse_manifest(data)
 
-    def index(self, staging: Staging, manifest: Manifest) -> BlockIndex:
+    def index(self, digest: str, manifest: Manifest) -> BlockIndex:
         """The staged index, if it is the manifest's.
 
         Raises:
             BundleError: it is not there, or another.
             StoreError: it cannot be read.
         """
-        data = staging.index()
+        data = self.staging(digest).index()
         if data is None:
-            raise BundleError(f"the index of {manifest.target} is missing")
+            raise BundleError(f"the index of bundle {digest[:12]} is missing")
         return BlockIndex.parse(data, manifest)
+
+    def installed(self, installed: Installed, tell: Tell = lambda _done, _total: None) -> Candidate:
+        """Open what is installed; see `open`."""
+        return self.open(
+            installed.slot, installed.digest, installed.grant, installed.counter, None, tell
+        )
 
     def open(
         self,
-        staging: Staging,
+        slot: str,
         digest: str,
-        grant: Grant,
+        grant: bytes,
         counter: int,
-        tell: Callable[[int, int], None],
-    ) -> ModelBundle:
+        assignment: Assignment | None,
+        tell: Tell,
+    ) -> Candidate:
         """Decrypt a bundle into memory, and check everything in it.
 
         What lies in memory of this bundle already is removed first.
 
         Args:
-            staging: where it lies sealed.
+            slot: that it is for.
             digest: of its manifest.
-            grant: the data key, for this device.
+            grant: the data key, for this device, as JSON.
             counter: of the assignment that the grant belongs to.
+            assignment: whose rules count where they are stricter, or None.
             tell: takes bytes done and in all.
 
         Raises:
@@ -86,18 +105,18 @@ class Opener:
             KeyStoreError: the device's key cannot be used, or the grant is not for it.
             StoreError: there is no room in memory.
         """
-        manifest = self.manifest(staging, digest)
-        index = self.index(staging, manifest)
+        manifest = self.manifest(digest)
+        index = self.index(digest, manifest)
+        data_key = self._data_key(digest, grant, counter)
+        folder = self.memory.make(digest, manifest.plaintext_bytes)
+        payload = self.staging(digest).payload
+        bundle = open_bundle(manifest, index, payload, data_key, folder, tell)
+        return Candidate(slot, digest, manifest, bundle.folder, rules(manifest, assignment))
+
+    def _data_key(self, digest: str, grant: bytes, counter: int) -> bytes:
         try:
-            data_key = self.keys.open_grant(grant, grant_info(digest, self.device, counter))
+            sealed = decode(Grant, grant, "grant", MAX_GRANT_BYTES)
+            return self.keys.open_grant(sealed, grant_info(digest, self.device, counter))
         except BundleError as error:
             # The assignment is at fault, not the bundle.
             raise KeyStoreError(f"the grant does not open bundle {digest[:12]}: {error}") from error
-        folder = self.memory.make(digest, manifest.plaintext_bytes)
-        try:
-            bundle = open_bundle(manifest, index, staging.payload, data_key, folder, tell)
-            check_model(bundle.model, manifest)
-        except BaseException:
-            self.memory.remove(digest)
-            raise
-        return bundle

@@ -217,6 +217,7 @@ def encode_telemetry(
     publisher: Mapping[str, object],
     broker: Mapping[str, object] | None = None,
     *,
+    updates: Mapping[str, object] | None = None,
     ts: float | None = None,
 ) -> bytes:
     """Load, rates and latencies since the previous telemetry message.
@@ -228,9 +229,10 @@ def encode_telemetry(
         cameras: `agent.pipeline.stats.PipelineStats.recent`.
         publisher: `agent.publish.Publisher.counters`.
         broker: `agent.mqtt.MqttClient.counters`.
+        updates: `agent.updates.Updates.counters`.
         ts: seconds since the epoch; now if None.
     """
-    message = {
+    message: dict[str, object] = {
         "schema": TELEMETRY,
         "device": device,
         "boot": boot,
@@ -239,7 +241,9 @@ def encode_telemetry(
         "cameras": dict(cameras),
         "publisher": dict(publisher),
     }
-    return _encode(message if broker is None else {**message, "broker": dict(broker)})
+    optional = {"broker": broker, "updates": updates}
+    message |= {name: dict(value) for name, value in optional.items() if value is not None}
+    return _encode(message)
 
 
 def _model(ref: ModelRef) -> dict[str, object]:
