@@ -38,7 +38,7 @@ from agent.bundle.trustset import (
     release_counter,
     verify_set,
 )
-from agent.errors import BundleError, ManifestError, SignatureError, StoreError
+from agent.errors import BundleError, ExpiredError, ManifestError, SignatureError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -126,12 +126,33 @@ class Trust:
             StoreError: it could not be saved; what was accepted before stays valid.
         """
         files = parse(message)
+        if self._known(files):
+            return
         with bundle_errors():
             new = verify_set(self._anchor, _roots_of(files) | self._workflow(files))
         if self._set is None or dict(new.files) != dict(self._set.files):
             self._store.save(new.files)
             self._set = new
         self._store.raise_time_floor(self._floor())
+
+    def check_fresh(self) -> None:
+        """See that what was accepted is still valid: to be asked once, when an update begins.
+
+        A broker that withholds newer metadata is found out by this; an update that has begun, and a
+        model that serves, must not be stopped by it.
+
+        Raises:
+            SignatureError: no set was accepted yet.
+            ExpiredError: newer metadata should have come by now.
+        """
+        accepted, now = self._accepted(), self.now()
+        for signed in (accepted.root, accepted.timestamp, accepted.snapshot, accepted.targets):
+            late_s = now - signed.expires.timestamp()
+            if late_s >= 0:
+                raise ExpiredError(
+                    f"trust metadata: {signed.type} ended {late_s:.0f} s ago and nothing newer has "
+                    "come; see whether the controller publishes, and this device's clock"
+                )
 
     def target(self, path: str) -> TargetInfo:
         """What the release keys signed under this name.
@@ -167,6 +188,15 @@ class Trust:
             SignatureError: no set was accepted yet.
         """
         return self._accepted().policy
+
+    def _known(self, files: Mapping[str, bytes]) -> bool:
+        """Whether it is the very set that was accepted; brokers repeat it at each connection.
+
+        Its expiry was judged then, and is not again.
+        """
+        if self._set is None or file_name("root", self._set.root.version + 1) in files:
+            return False
+        return all(files.get(name) == data for name, data in self._set.files.items())
 
     def _accepted(self) -> TrustSet:
         if self._set is None:
