@@ -39,22 +39,33 @@ def truths(path: Path, pictures: PictureSet) -> tuple[Labelled, ...]:
     Raises:
         CalibrationError: the file is not one, or lacks a picture or a class.
     """
+    return read_truths(path, pictures.keys, pictures.info.names)
+
+
+def read_truths(
+    path: Path, pictures: Sequence[str], model_names: Sequence[str]
+) -> tuple[Labelled, ...]:
+    """As `truths`, for pictures by name: a file's name, or a frame's number.
+
+    Raises:
+        CalibrationError: likewise.
+    """
     try:
         value = json.loads(path.read_text("utf-8"))
         if value["schema"] != SCHEMA:
             raise CalibrationError(f"ground truth {path}: its schema is not {SCHEMA}")
-        ids = _class_ids(path, value["names"], pictures.info.names)
+        ids = _class_ids(path, value["names"], model_names)
         frames, named = value.get("frames", []), value.get("pictures", {})
         rows = {str(number): table for number, table in enumerate(frames)} | dict(named)
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise CalibrationError(f"ground truth {path}: not a ground-truth file: {error}") from error
-    missing = [key for key in pictures.keys if key not in rows]
+    missing = [key for key in pictures if key not in rows]
     if missing:
         raise CalibrationError(
             f"ground truth {path}: {len(missing)} of {len(pictures)} pictures are not in it, "
             f"{missing[0]} for one; is it of other pictures?"
         )
-    return tuple(_labelled(path, key, rows[key], ids) for key in pictures.keys)
+    return tuple(_labelled(path, key, rows[key], ids) for key in pictures)
 
 
 def _class_ids(path: Path, names: Sequence[str], model_names: Sequence[str]) -> list[int]:

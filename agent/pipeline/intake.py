@@ -108,6 +108,11 @@ class Intake:
             self._room.notify_all()
             return counts
 
+    def waiting(self) -> int:
+        """How many frames wait."""
+        with self._lock:
+            return sum(len(box.waiting) for box in self._boxes.values())
+
     def wake(self) -> None:
         """Have everyone who waits in `take` ask again whether he is still wanted."""
         with self._lock:

@@ -138,7 +138,16 @@ class Pipeline:
 
     def model(self, slot: str) -> LoadedModel | None:
         """The model that serves a slot, if there is one."""
-        return self.runners[slot].model
+        runner = self.runners.get(slot)
+        return None if runner is None else runner.model
+
+    def cameras_of(self, slot: str) -> dict[str, bool]:
+        """The cameras of a slot by name, and whether each is live."""
+        return {n: plan.feed.live for n, plan in self._cameras.items() if plan.slot == slot}
+
+    def waiting(self, slot: str) -> int:
+        """How many frames wait for a slot's model."""
+        return self._intakes[slot].waiting()
 
     def stop(self) -> None:
         """Stop the cameras; what they have delivered is still analysed. Returns at once."""

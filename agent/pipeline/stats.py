@@ -42,6 +42,11 @@ class Histogram:
         self._counts[bucket] += 1
         self.count += 1
 
+    def add_all(self, other: Histogram) -> None:
+        """Count what another one has counted."""
+        self._counts = [a + b for a, b in zip(self._counts, other._counts, strict=True)]
+        self.count += other.count
+
     def percentile(self, share: float) -> float:
         """The duration in ms that `share` (0..1) of those counted do not exceed; 0 if none."""
         rank = max(1, math.ceil(share * self.count))
@@ -69,12 +74,15 @@ class CameraStats:
         objects: found in them.
         drops: frames not analysed, by cause.
         stages: a histogram a stage.
+        first_s, last_s: when the first and the last of the results came, monotonic seconds.
     """
 
     results: int = 0
     objects: int = 0
     drops: Counter[str] = field(default_factory=Counter)
     stages: dict[str, Histogram] = field(default_factory=lambda: {s: Histogram() for s in STAGES})
+    first_s: float = 0.0
+    last_s: float = 0.0
 
     def snapshot(self, seconds: float) -> dict[str, object]:
         """Plain values; `seconds` is the time they were gathered in."""
@@ -116,7 +124,10 @@ class PipelineStats:
     def result(self, camera: str, times: StageTimes, objects: int = 0) -> None:
         """Count one analysed frame and the objects found in it."""
         with self._lock:
+            now = self._clock()
             for stats in self._of(camera):
+                stats.first_s = stats.first_s if stats.results else now
+                stats.last_s = now
                 stats.results += 1
                 stats.objects += objects
                 for stage in STAGES:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from agent.bundle.manifest import FOLDERS
 from agent.config import ModelConfig
 
 if TYPE_CHECKING:
@@ -13,9 +14,6 @@ if TYPE_CHECKING:
     from agent.bundle.manifest import Role
     from agent.plans import PlanRequest
     from agent.update.ports import Candidate
-
-CALIBRATION, GOLDEN = "calibration", "golden"
-"""Folders below that of the bundle, as `agent.bundle.open` makes them."""
 
 
 def request_of(base: PlanRequest, candidate: Candidate) -> PlanRequest:
@@ -39,15 +37,11 @@ def request_of(base: PlanRequest, candidate: Candidate) -> PlanRequest:
         given["confidence"] = build.confidence
     if build.precision != "auto":
         given["precision"] = build.precision
-    if has(candidate, "calibration"):
-        pictures = {"calibration": candidate.files / CALIBRATION, "truth": None}
-        given["quantize"] = base.config.quantize.model_copy(update=pictures)
+    pictures = _folder(candidate, "calibration")
+    if pictures is not None:
+        own = {"calibration": pictures, "truth": None}
+        given["quantize"] = base.config.quantize.model_copy(update=own)
     return replace(base, config=ModelConfig.model_validate({**_plain(base.config), **given}))
-
-
-def has(candidate: Candidate, role: Role) -> bool:
-    """Whether the bundle brings files of a role."""
-    return any(file.role == role for file in candidate.manifest.files)
 
 
 def truth_of(candidate: Candidate) -> Path | None:
@@ -57,12 +51,17 @@ def truth_of(candidate: Candidate) -> Path | None:
 
 def golden_of(candidate: Candidate) -> Path | None:
     """The folder of the golden set, if there is one."""
-    return candidate.files / GOLDEN if has(candidate, "golden") else None
+    return _folder(candidate, "golden")
 
 
 def _file(candidate: Candidate, role: Role) -> Path | None:
-    names = [file.name for file in candidate.manifest.files if file.role == role]
-    return candidate.files / names[0] if names else None
+    places = [file.place for file in candidate.manifest.files if file.role == role]
+    return candidate.files / places[0] if places else None
+
+
+def _folder(candidate: Candidate, role: Literal["calibration", "golden"]) -> Path | None:
+    there = any(file.role == role for file in candidate.manifest.files)
+    return candidate.files / FOLDERS[role] if there else None
 
 
 def _plain(config: ModelConfig) -> dict[str, object]:
