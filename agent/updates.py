@@ -304,7 +304,8 @@ class Receiver:
         )
 
     def _send_report(self, topic: str, payload: bytes, told: Callable[[], None]) -> bool:
-        return self._around.client.publish(topic, payload, qos=1, acknowledged=told)
+        # Retained: no controller may be there to hear it now.
+        return self._around.client.publish(topic, payload, qos=1, retain=True, acknowledged=told)
 
     def _reply(self, nonce: str, payload: bytes) -> None:
         self._around.client.publish(
