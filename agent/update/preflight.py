@@ -89,12 +89,10 @@ def refusal(
 
 def incompatible(compat: Compat, device: Device) -> str | None:
     """Why a bundle is not for this device; None if it is."""
-    for what, wanted, found in (
-        ("hardware class", compat.hw_class, device.hw_class),
-        ("JetPack", compat.jetpack, device.jetpack),
-    ):
-        if wanted is not None and found not in wanted:
-            return f"it is for {what} {', '.join(wanted) or 'none'}; here is {found or 'none'}"
+    if compat.hw_class is not None and device.hw_class not in compat.hw_class:
+        return _for_others("hardware class", compat.hw_class, device.hw_class)
+    if compat.jetpack is not None and not any(_begins(v, device.jetpack) for v in compat.jetpack):
+        return _for_others("JetPack", compat.jetpack, device.jetpack)
     for what, least, most, here in (
         ("TensorRT", compat.tensorrt_min, compat.tensorrt_max, device.tensorrt),
         ("agent", compat.agent_min, None, device.agent),
@@ -109,9 +107,8 @@ def too_large(manifest: Manifest, max_bundle_mb: int) -> str | None:
     """Why a bundle is larger than this device is configured to take; None if it is not."""
     if manifest.ciphertext.length <= max_bundle_mb * BYTES_PER_MB:
         return None
-    return (
-        f"it has {_mb(manifest.ciphertext.length)}; updates.max_bundle_mb allows {max_bundle_mb} MB"
-    )
+    size = _mb_up(manifest.ciphertext.length)
+    return f"it has {size}; updates.max_bundle_mb allows {max_bundle_mb} MB"
 
 
 def no_room(manifest: Manifest, *, free: int, staged: int) -> str | None:
@@ -126,7 +123,17 @@ def no_room(manifest: Manifest, *, free: int, staged: int) -> str | None:
     wanted = max(0, needed - staged) + RESERVE_BYTES
     if free >= wanted:
         return None
-    return f"it needs {_mb(wanted)} on the disk, {_mb(free)} are free; remove something"
+    return f"it needs {_mb_up(wanted)} on the disk, {_mb(free)} are free; remove something"
+
+
+def _for_others(what: str, wanted: tuple[str, ...], here: str | None) -> str:
+    return f"it is for {what} {', '.join(wanted) or 'none'}; here is {here or 'none'}"
+
+
+def _begins(wanted: str, here: str | None) -> bool:
+    """Whether a version is of a wanted series: 6 has 6.1."""
+    series, version = _numbers(wanted), _numbers(here)
+    return series is not None and version is not None and version[: len(series)] == series
 
 
 def _outside(least: str | None, most: str | None, here: str | None) -> str | None:
@@ -173,4 +180,8 @@ def _staged(folder: Path) -> int:
 
 
 def _mb(size: int) -> str:
-    return f"{size / BYTES_PER_MB:.0f} MB"
+    return f"{size // BYTES_PER_MB} MB"
+
+
+def _mb_up(size: int) -> str:
+    return f"{-(-size // BYTES_PER_MB)} MB"

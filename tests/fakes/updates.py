@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 
+from agent.bundle.cipher import ciphertext_bytes
 from agent.bundle.documents import Grant
+from agent.bundle.manifest import (
+    BLOCK_BYTES,
+    BundleFile,
+    CiphertextRef,
+    Compat,
+    Encryption,
+    IndexRef,
+    Manifest,
+    context_of,
+)
 from agent.update.machine import (
     Admitted,
     Built,
@@ -81,3 +93,32 @@ def drive(store, slot: str, events: tuple[Event, ...]) -> Record:
     for event in events:
         record = store.save(advance(record, event))
     return record
+
+
+def manifest(number: int, length: int = 2**20, compat: Compat | None = None) -> Manifest:
+    """A manifest of release `number`, with one file of `length` bytes."""
+    payload = ciphertext_bytes(length)
+    blocks = -(-payload // BLOCK_BYTES)
+    return Manifest(
+        family="line",
+        version=str(number),
+        release_counter=number,
+        compat=compat or Compat(),
+        files=(
+            BundleFile(
+                name="model.onnx", offset=0, length=length, sha256=digest_of(1), role="model"
+            ),
+        ),
+        encryption=Encryption(
+            alg="c2sp.org/chunked-encryption@v1+AEAD_AES_256_GCM",
+            context=context_of("line", str(number)),
+            salt=base64.b64encode(bytes(24)).decode(),
+            commitment=base64.b64encode(bytes(32)).decode(),
+        ),
+        index=IndexRef(
+            sha256=digest_of(2), length=32 + 32 * blocks, block_bytes=BLOCK_BYTES, blocks=blocks
+        ),
+        ciphertext=CiphertextRef(sha256=digest_of(3), length=payload),
+        created=0,
+        expires=4_000_000_000,
+    )
