@@ -1,7 +1,7 @@
 """Builds bundles for tests: good ones by the packer itself, hostile ones by altering what it made.
 
-A hostile manifest is one that the release keys could have signed: its hashes are right, what it says
-is not. `tests/vectors/hostileonnx.py` has models to put into bundles.
+A hostile manifest is one that the release keys could have signed: its hashes are right, what it
+says is not. `tests/vectors/hostileonnx.py` has models to put into bundles.
 """
 
 from __future__ import annotations
