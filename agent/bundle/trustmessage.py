@@ -40,7 +40,7 @@ _NAME = re.compile(r"(?:[1-9][0-9]{0,14}\.(root|snapshot|targets)|(timestamp))\.
 
 
 class _Message(Document):
-    schema_id: Literal["vigia.trust/1"] = Field(default="vigia.trust/1", alias="schema")
+    schema_id: Literal["vigia.trust/1"] = Field(alias="schema")
     files: dict[str, str] = Field(max_length=MAX_FILES)
 
 
