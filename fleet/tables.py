@@ -182,6 +182,7 @@ class Operator(Base):
     Attributes:
         role: see `fleet.roles`.
         key_id, public_key: of the key that the operator signs with; JSON as in TUF metadata.
+        holds: JSON list of the offline keys, by name, that the operator keeps.
         certificate: PEM of a viewer's broker certificate.
         removed_at: since when the operator may do nothing any more.
     """
@@ -192,6 +193,7 @@ class Operator(Base):
     role: Mapped[str]
     key_id: Mapped[str | None] = mapped_column(default=None)
     public_key: Mapped[str | None] = mapped_column(default=None)
+    holds: Mapped[str] = mapped_column(default="[]")
     certificate: Mapped[str | None] = mapped_column(default=None)
     serial: Mapped[str | None] = mapped_column(default=None)
     created_at: Mapped[int]
