@@ -83,7 +83,10 @@ def status_without(folder: Path, slots: Iterable[str], problem: str) -> dict[str
         active, problem = {}, f"{problem}\n{error}"
     names = sorted({*slots, *active})
     return {
-        "slots": [_slot(Record(name), active.get(name), None, way_back=False) for name in names],
+        "slots": [
+            {**_slot(Record(name), active.get(name), None, way_back=False), "state": None}
+            for name in names
+        ],
         "floors": {},
         "quarantine": [],
         "reports_waiting": 0,
@@ -109,7 +112,7 @@ def print_status(shown: dict[str, Any]) -> None:
             plain(slot["slot"]),
             plain(_name(slot["active"], "configured model")),
             plain(_name(slot["previous"], "configured model" if slot["way_back"] else "-")),
-            Text(slot["state"], STYLES.get(slot["state"], UNDER_WAY)),
+            Text(slot["state"] or "unknown", STYLES.get(slot["state"], UNDER_WAY)),
             plain(update or "-"),
             _clock(slot["changed"]),
             plain(slot["reason"] or "-"),
