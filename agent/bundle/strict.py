@@ -68,6 +68,25 @@ def decode(kind: type[DocumentT], data: bytes, what: str, max_bytes: int) -> Doc
     Raises:
         ManifestError: the bytes are not one; names the first field at fault, never a secret.
     """
+    loads(data, what, max_bytes)
+    try:
+        # By way of JSON, so that strict mode takes lists for tuples, as JSON has no others.
+        return kind.model_validate_json(data)
+    except ValidationError as error:
+        raise ManifestError(f"{what}: {first_fault(error)}") from None
+
+
+def loads(data: bytes, what: str, max_bytes: int) -> Any:
+    """Read JSON that nobody vouches for yet.
+
+    Args:
+        data: JSON.
+        what: how messages call it.
+        max_bytes: larger ones are refused before anything is read.
+
+    Raises:
+        ManifestError: it is too large, not JSON, too deep, or a key stands twice in an object.
+    """
     if len(data) > max_bytes:
         raise ManifestError(f"{what}: {len(data)} bytes are more than the {max_bytes} allowed")
     try:
@@ -75,11 +94,7 @@ def decode(kind: type[DocumentT], data: bytes, what: str, max_bytes: int) -> Doc
     except (ValueError, RecursionError) as error:
         raise ManifestError(f"{what}: not JSON: {error}") from None
     _check_depth(value, what)
-    try:
-        # By way of JSON, so that strict mode takes lists for tuples, as JSON has no others.
-        return kind.model_validate_json(data)
-    except ValidationError as error:
-        raise ManifestError(f"{what}: {first_fault(error)}") from None
+    return value
 
 
 def first_fault(error: ValidationError) -> str:
