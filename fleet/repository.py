@@ -299,6 +299,14 @@ class Repository:
         published = self.published()
         return published.files[file_name("root", published.root.version)]
 
+    def accepted_root(self) -> Root:
+        """The newest completed root, published or not; `FleetError` if there is none."""
+        return self._current(Root).signed
+
+    def accepted_targets(self) -> Targets:
+        """The newest completed targets, published or not; `FleetError` if there are none."""
+        return self._current(Targets).signed
+
     def expiries(self) -> dict[str, float]:
         """When each published role ends, seconds since the epoch; raises as `published`."""
         present = self.published()
