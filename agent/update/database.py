@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import stat
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +51,7 @@ class Database:
     def __init__(self, folder: Path, *, known: bool) -> None:
         self.path = folder / FILE
         self._lock = threading.RLock()
+        _check_private(folder)
         self._holder: int | None = _take_lock(folder / LOCK)
         try:
             _make_file(self.path, known=known)
@@ -215,7 +217,7 @@ def check(connection: sqlite3.Connection, path: Path) -> None:
         owner = connection.execute("PRAGMA application_id").fetchone()[0]
         if version < 1 or owner != APPLICATION_ID:
             raise StoreError(f"{path}: this is no state of updates; move the file away")
-    problems = [row[0] for row in connection.execute("PRAGMA quick_check(1)")]
+    problems = [row[0] for row in connection.execute("PRAGMA integrity_check(1)")]
     if problems != ["ok"]:
         raise StoreError(_damaged(path, str(problems[0])))
 
@@ -254,6 +256,16 @@ def _make_file(path: Path, *, known: bool) -> None:
             raise StoreError(_lost(path))
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         os.close(os.open(path, flags, 0o600))
+
+
+def _check_private(folder: Path) -> None:
+    """Whoever may put another file in its place may undo what it remembers."""
+    with explained(folder, "look at it"):
+        mode = stat.S_IMODE(folder.stat().st_mode)
+    if mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise StoreError(
+            f"{folder}: others than its owner may write there (mode {mode:04o}); chmod go-w it"
+        )
 
 
 def _take_lock(path: Path) -> int:

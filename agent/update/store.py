@@ -238,7 +238,12 @@ class Store(Reader):
             if fallback.exists(self._folder):
                 log.warning("%s; written anew from the state", error)
             same = None
-        if same != {i.slot: (i.digest, i.counter) for i in active}:
+        if same == {i.slot: (i.digest, i.counter) for i in active}:
+            return
+        if fallback.exists(self._folder):
+            self._write_fallback()
+        else:
+            # Without one, a state that is lost later would not be missed.
             fallback.write(self._folder, active)
 
     def _write_fallback(self) -> None:

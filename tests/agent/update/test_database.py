@@ -249,6 +249,14 @@ def test_a_disk_that_fails_in_the_middle_of_a_step_leaves_it_undone(folder, cloc
     store.close()
 
 
+def test_a_folder_that_others_may_write_to_is_refused(used, clock):
+    used.chmod(0o770)
+    with pytest.raises(StoreError, match=r"others than its owner may write.*0770.*chmod go-w"):
+        Store(used, clock)
+    used.chmod(0o750)
+    Store(used, clock).close()
+
+
 def test_nothing_is_read_where_nothing_is(tmp_path):
     with pytest.raises(StoreError, match="no state of updates is kept there; name the folder"):
         ReadOnly(tmp_path)

@@ -100,6 +100,20 @@ def test_one_that_lags_or_is_damaged_is_renewed_from_the_state(folder, clock, ca
     assert "damaged" in caplog.text
 
 
+def test_a_lagging_copy_that_cannot_be_renewed_does_not_keep_the_state_from_use(folder, clock):
+    store = Store(folder, clock)
+    drive(store, "main", way(1))
+    store.close()
+    (folder / "fallback.json").unlink()
+    (folder / "fallback.json").mkdir()
+    (folder / "fallback.json" / "in the way").touch()
+    store = Store(folder, clock)
+    active = store.active("main")
+    assert active is not None
+    assert active.version == "1"
+    store.close()
+
+
 def test_a_copy_that_cannot_be_written_does_not_undo_the_step(folder, clock, caplog):
     store = Store(folder, clock)
     drive(store, "main", way(1)[:-1])
