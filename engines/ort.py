@@ -20,19 +20,23 @@ if TYPE_CHECKING:
 
     from engines.backend import RunOptions
 
-# The C++ API raises these; the package exports no common base under a public name.
-ORT_ERRORS: tuple[type[Exception], ...] = tuple(
-    getattr(ort.capi.onnxruntime_pybind11_state, name)
-    for name in (
-        "Fail",
-        "InvalidArgument",
-        "InvalidGraph",
-        "InvalidProtobuf",
-        "NoSuchFile",
-        "NotImplemented",
-        "RuntimeException",
-        "EPFail",
-    )
+# The C++ API raises these; the package exports no common base under a public name. What it has no
+# class for, such as memory that cannot be had while a model runs, is a RuntimeError.
+ORT_ERRORS: tuple[type[Exception], ...] = (
+    RuntimeError,
+    *(
+        getattr(ort.capi.onnxruntime_pybind11_state, name)
+        for name in (
+            "Fail",
+            "InvalidArgument",
+            "InvalidGraph",
+            "InvalidProtobuf",
+            "NoSuchFile",
+            "NotImplemented",
+            "RuntimeException",
+            "EPFail",
+        )
+    ),
 )
 
 DTYPES = {

@@ -81,6 +81,7 @@ class Watch:
             errors=_dropped(seen, ERRORS),
             objects=sum(stats.objects for stats in seen.values()),
             lossless_fps=sum(_fps(s) for name, s in seen.items() if not self._live[name]),
+            p50_ms=total.percentile(0.50),
             p95_ms=total.percentile(0.95),
         )
 

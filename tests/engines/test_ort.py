@@ -9,9 +9,12 @@ from onnx import TensorProto, helper
 
 from engines import ort
 from engines.backend import RunOptions
+from engines.describe import describe_model
 from engines.errors import BackendError, InferenceError
 from engines.graph import INPUT_NAME, bake
+from engines.onnxfile import read_model
 from tests.engines.graphs import SIZE, convolution, info
+from tests.vectors import conveyors
 
 
 def baked(batch: int | str = 1) -> bytes:
@@ -96,6 +99,16 @@ def test_more_memory_than_there_is_is_an_error_of_ours():
     engine = ort.load(baked("n"), "fp32", RunOptions())
     with pytest.raises(InferenceError, match="not enough memory"):
         engine.create_context(1 << 50)
+
+
+def test_a_model_that_asks_for_more_memory_than_there_is_while_it_runs_is_an_error_of_ours(
+    tmp_path,
+):
+    file = read_model(conveyors.write(tmp_path, "m.onnx", conveyors.hungry(2**20)))
+    graph = bake(file.model, describe_model(file))
+    context = ort.load(graph.SerializeToString(), "fp32", RunOptions()).create_context(1)
+    with pytest.raises(InferenceError, match="allocate memory"):
+        context.infer()
 
 
 def test_float16_weights_are_reported_as_what_the_processor_makes_of_them():
