@@ -1,0 +1,111 @@
+"""The private keys of a device, wherever they are kept, and the folder for what must last.
+
+Levels, which a device reports: L0, files for their owner only, or systemd's credentials; L2, a
+token that performs what is asked of a key and never gives it out.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from agent.bundle.filekeys import load_credentials, load_keys
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Literal
+
+    from securesystemslib.signer import Signer
+
+    from agent.bundle.documents import Grant, Kem
+    from agent.config import KeyConfig
+
+
+class DeviceKeys(Protocol):
+    """What a device does with its keys. May be used by several threads."""
+
+    @property
+    def level(self) -> Literal["L0", "L1", "L2"]:
+        """Where the keys are kept."""
+
+    @property
+    def kem(self) -> Kem:
+        """The suite of the key that grants are opened with."""
+
+    @property
+    def kem_public(self) -> bytes:
+        """What grants are sealed to; see `agent.bundle.kem`."""
+
+    @property
+    def sign_public_pem(self) -> str:
+        """PEM of the public signing key."""
+
+    @property
+    def key_id(self) -> str:
+        """How envelopes name the signing key."""
+
+    def open_grant(self, grant: Grant, info: bytes) -> bytes:
+        """Open a grant.
+
+        Args:
+            grant: from outside.
+            info: see `agent.bundle.grant.grant_info`.
+
+        Returns:
+            The data key, 32 bytes.
+
+        Raises:
+            BundleError: it is for another key, device, bundle or assignment, or damaged.
+            KeyStoreError: the key cannot be used.
+        """
+
+    def sign(self, data: bytes) -> bytes:
+        """Sign with ECDSA P-256 and SHA-256; the signature in DER.
+
+        Raises:
+            KeyStoreError: the key cannot be used.
+        """
+
+    def signer(self) -> Signer:
+        """The signing key as `agent.bundle.dsse` takes it."""
+
+
+def open_keys(
+    config: KeyConfig, state_dir: Path, environ: Mapping[str, str] = os.environ
+) -> DeviceKeys:
+    """Open the keys of an enrolled device.
+
+    Args:
+        config: where they are kept.
+        state_dir: the state folder.
+        environ: where systemd says where credentials lie.
+
+    Raises:
+        KeyStoreError: they are missing, cannot be used, or others can read them.
+    """
+    if config.kind == "file":
+        return load_keys(state_dir)
+    if config.kind == "credential":
+        return load_credentials(environ)
+    from agent.bundle.pkcs11 import open_token  # noqa: PLC0415 - an extra that few install
+
+    assert config.module is not None
+    assert config.token is not None
+    assert config.pin is not None
+    return open_token(config.module, config.token, config.pin.get_secret_value())
+
+
+def default_state_dir(environ: Mapping[str, str] = os.environ) -> Path:
+    """Where what must survive a restart lies, if the configuration does not say.
+
+    systemd's `StateDirectory=`, else the XDG state folder.
+    """
+    given = environ.get("STATE_DIRECTORY")
+    if given:
+        # Several folders are separated by colons; the first is the unit's main one.
+        return Path(given.split(":")[0])
+    xdg = environ.get("XDG_STATE_HOME")
+    # A relative path is to be ignored (XDG Base Directory Specification 0.8).
+    base = Path(xdg) if xdg and Path(xdg).is_absolute() else Path.home() / ".local" / "state"
+    return base / "vigia"
