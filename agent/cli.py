@@ -17,6 +17,7 @@ import typer
 
 from agent.commands import (
     bench,
+    bundle,
     cameras,
     check,
     config,
@@ -67,6 +68,7 @@ app.add_typer(cameras.app, name="cameras")
 app.add_typer(model.app, name="model")
 app.add_typer(engine.app, name="engine")
 app.add_typer(update.app, name="update")
+app.add_typer(bundle.app, name="bundle")
 app.command("detect")(detect.detect)
 app.command("bench")(bench.bench)
 app.command("watch")(watch.watch)
