@@ -276,6 +276,10 @@ class Repository:
         """
         with self._folder.alone():
             root, targets = self._current(Root), self._current(Targets)
+            for role in ROLES:
+                if self._pending.request(role) is None:
+                    # A crash may have left what was accepted.
+                    self._pending.discard(role)
             return self._publication.renew(root.signed, targets.signed, signers)
 
     def published(self) -> TrustSet:
