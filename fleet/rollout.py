@@ -1,0 +1,193 @@
+"""Drives a campaign to its end: assigns stage by stage, hears devices, answers them.
+
+One thread does everything but the link's own work; what comes in between is bounded. Everything
+that must outlive it is in the database, so a roll-out that was broken off goes on where it was.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agent.wire.topics import Topics
+from fleet.assigning import CHUNK_DEVICES
+from fleet.campaign import Campaign, Outcome, Status
+from fleet.errors import FleetError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy.orm import Session
+
+    from agent.bundle.documents import Report
+    from fleet.answering import Answers
+    from fleet.assigning import Assigner
+    from fleet.campaigns import Campaigns, Offer
+    from fleet.link import Inbox
+    from fleet.publishing import Sender
+    from fleet.watching import Board, Reports
+
+LOOK_S = 0.5
+"""How often it is drawn, and seen whether a time is over."""
+
+ANSWER_PIECES = 64
+"""Pieces sent again between two looks at what has come."""
+
+
+class Router:
+    """Gives what was heard to whom it concerns.
+
+    Args:
+        prefix: first levels of the topics.
+        board: takes states.
+        answers: takes requests.
+        reports: takes reports.
+    """
+
+    def __init__(self, prefix: str, board: Board, answers: Answers, reports: Reports) -> None:
+        self._levels = prefix.split("/")
+        self.board = board
+        self.answers = answers
+        self.reports = reports
+        self.foreign = 0
+        any_device = Topics(prefix, "+")
+        self.filters = (
+            any_device.update_state("+"),
+            any_device.update_request,
+            any_device.update_report,
+        )
+
+    def take(self, topic: str, payload: bytes, now: float) -> Report | None:
+        """Take a message; a report that counts comes back."""
+        levels = topic.split("/")
+        own = len(self._levels)
+        if levels[:own] != self._levels:
+            self.foreign += 1
+            return None
+        match levels[own:]:
+            case [device, "update", "state", slot]:
+                self.board.take(device, slot, payload, now)
+            case [device, "update", "request"]:
+                self.answers.ask(device, payload, now)
+            case [device, "update", "report"]:
+                return self.reports.judge(device, payload, now)
+            case _:
+                self.foreign += 1
+        return None
+
+
+class Rollout:
+    """One campaign while a command drives it.
+
+    Args:
+        campaigns: where it is kept.
+        campaign, offer: as loaded.
+        assigner: makes assignments; None: further stages cannot be opened by this command.
+        sender: to the broker.
+        inbox: what was heard.
+        router: of what was heard.
+        prefix: first levels of the topics.
+        wall: seconds since the epoch.
+        monotonic: seconds that never jump.
+        ended: called in the transaction that ends the campaign, to audit it.
+    """
+
+    def __init__(
+        self,
+        *,
+        campaigns: Campaigns,
+        campaign: Campaign,
+        offer: Offer,
+        assigner: Assigner | None,
+        sender: Sender,
+        inbox: Inbox,
+        router: Router,
+        prefix: str,
+        wall: Callable[[], float],
+        monotonic: Callable[[], float],
+        ended: Callable[[Session], object] = lambda _session: None,
+    ) -> None:
+        self.campaign = campaign
+        self.offer = offer
+        self.router = router
+        self.inbox = inbox
+        self._campaigns = campaigns
+        self._assigner = assigner
+        self._sender = sender
+        self._prefix = prefix
+        self._wall = wall
+        self._monotonic = monotonic
+        self._ended = ended
+
+    def begin(self) -> None:
+        """Expect the reports that are still open, and tell their devices once more.
+
+        A command that ended between making an assignment and publishing it is made good so.
+
+        Raises:
+            BrokerError, StoreError: it cannot be done.
+        """
+        for expected in self._campaigns.expected(self.offer):
+            self.router.reports.expect(expected)
+        if self.campaign.status is Status.RUNNING:
+            for device, envelope in self._campaigns.envelopes(self.offer.campaign):
+                self._sender.send(Topics(self._prefix, device).assignment, envelope)
+
+    def advance(self, wait_s: float = LOOK_S) -> bool:
+        """Hear what comes for up to `wait_s`, and do what follows from it.
+
+        Returns:
+            True as long as the campaign goes on.
+
+        Raises:
+            BrokerError, StoreError, FleetError: it cannot be done; what was done is kept.
+        """
+        reports = []
+        for topic, payload in self.inbox.take(0 if self.router.answers.waiting else wait_s):
+            report = self.router.take(topic, payload, self._monotonic())
+            if report and self.campaign.finished(report.device, Outcome(report.outcome)):
+                reports.append((report, payload))
+        if reports:
+            self._campaigns.reported(self.offer, reports)
+        self.act()
+        for topic, payload in self.router.answers.messages(ANSWER_PIECES, self._monotonic()):
+            self._sender.send(topic, payload)
+        return self.campaign.status is Status.RUNNING
+
+    def act(self) -> None:
+        """Do what the campaign asks for now: time out, assign, stop, end.
+
+        Raises:
+            BrokerError, StoreError, FleetError: it cannot be done.
+        """
+        before = (self.campaign.status, self.campaign.opened)
+        step = self.campaign.step(self._wall())
+        if step.timed_out:
+            self._campaigns.closed(self.offer.campaign, step.timed_out, Outcome.TIMED_OUT)
+        for begin in range(0, len(step.assign), CHUNK_DEVICES):
+            self._assign(step.assign[begin : begin + CHUNK_DEVICES])
+        for device in self._campaigns.closed(self.offer.campaign, step.left, Outcome.LEFT):
+            # Who has not begun yet shall not begin any more.
+            self._sender.send(Topics(self._prefix, device).assignment, b"")
+        if (self.campaign.status, self.campaign.opened) != before:
+            ends = before[0] is Status.RUNNING is not self.campaign.status
+            record = self._ended if ends else lambda _session: None
+            self._campaigns.save(self.offer.campaign, self.campaign, record)
+
+    def _assign(self, devices: tuple[str, ...]) -> None:
+        if self._assigner is None:
+            raise FleetError(
+                f"campaign {self.offer.campaign!r} is ready for its next stage, which the director "
+                "key must sign; give the passphrase"
+            )
+        by_stage: dict[int, list[str]] = {}
+        for device in devices:
+            by_stage.setdefault(self.campaign.members[device].stage, []).append(device)
+        for stage, members in by_stage.items():
+            made = {a.expected.device: a for a in self._assigner.assign(members, stage + 1)}
+            for device in members:
+                if device not in made:
+                    self.campaign.leave(device)
+                    continue
+                self.router.reports.expect(made[device].expected)
+                self.campaign.assigned(device, self._wall())
+                self._sender.send(Topics(self._prefix, device).assignment, made[device].envelope)
