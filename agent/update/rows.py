@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import astuple, fields
 from typing import TYPE_CHECKING, Any
 
@@ -82,6 +83,8 @@ def _read(columns: tuple[str, ...], row: tuple[Any, ...]) -> dict[str, Any]:
             values[name] = int(values[name])
         if "state" in values:
             values["state"] = State(values["state"])
+        # Read here, so that damage is told as damage.
+        json.loads(values.get("figures", "{}"))
     except (TypeError, ValueError) as error:
         raise StoreError(f"state.db: a row cannot be read: {error}; it is damaged") from error
     return values

@@ -16,6 +16,8 @@ COUNTER_DIGITS = 20
 
 _COUNTER = "TEXT NOT NULL CHECK (length({0}) = 20 AND {0} NOT GLOB '*[^0-9]*')"
 
+_DIGEST = "digest TEXT NOT NULL CHECK (length(digest) = 64 AND digest NOT GLOB '*[^0-9a-f]*')"
+
 _COUNTERS = {
     name: f"{name} {_COUNTER.format(name)}"
     for name in ("counter", "release_counter", "min_release_counter", "floor")
@@ -28,7 +30,7 @@ TABLES = (
             'GATING', 'SHADOWING', 'CANARY', 'COMMITTED', 'REJECTED', 'ROLLED_BACK')),
         campaign TEXT NOT NULL,
         {_COUNTERS["counter"]},
-        digest TEXT NOT NULL CHECK (length(digest) = 64),
+        {_DIGEST},
         target TEXT NOT NULL,
         {_COUNTERS["release_counter"]},
         family TEXT NOT NULL,
@@ -48,7 +50,7 @@ TABLES = (
     f"""CREATE TABLE installed (
         slot TEXT NOT NULL,
         place TEXT NOT NULL CHECK (place IN ('active', 'previous')),
-        digest TEXT NOT NULL CHECK (length(digest) = 64),
+        {_DIGEST},
         family TEXT NOT NULL,
         version TEXT NOT NULL,
         {_COUNTERS["release_counter"]},
@@ -67,9 +69,9 @@ TABLES = (
     f"""CREATE TABLE counters (
         slot TEXT PRIMARY KEY NOT NULL,
         {_COUNTERS["counter"]})""",
-    """CREATE TABLE quarantine (
+    f"""CREATE TABLE quarantine (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
-        digest TEXT NOT NULL UNIQUE CHECK (length(digest) = 64),
+        {_DIGEST} UNIQUE,
         reason TEXT NOT NULL,
         at REAL NOT NULL)""",
     f"""CREATE TABLE history (
@@ -78,7 +80,7 @@ TABLES = (
         state TEXT NOT NULL CHECK (state IN ('COMMITTED', 'REJECTED', 'ROLLED_BACK')),
         campaign TEXT NOT NULL,
         {_COUNTERS["counter"]},
-        digest TEXT NOT NULL,
+        {_DIGEST},
         family TEXT NOT NULL,
         version TEXT NOT NULL,
         {_COUNTERS["release_counter"]},

@@ -398,6 +398,19 @@ def test_readers_read_while_it_is_written(store, folder):
     other.close()
 
 
+@pytest.mark.parametrize("figures", ["", "{", b"\xff"])
+def test_a_row_that_cannot_be_read_is_damage(store, figures):
+    drive(store, "main", way(1))
+    with store._database.transaction() as connection:
+        connection.execute("PRAGMA ignore_check_constraints=ON")
+        connection.execute("UPDATE records SET figures = ?", (figures,))
+        connection.execute("UPDATE history SET state = 'FORGOTTEN'")
+    with pytest.raises(StoreError, match=r"a row cannot be read: .*; it is damaged"):
+        store.history()
+    with pytest.raises(StoreError, match="a row cannot be read"):
+        store.record("main")
+
+
 def test_a_failure_inside_leaves_nothing(store, monkeypatch):
     record = drive(store, "main", way(1)[:-1])
     monkeypatch.setattr(outcome, "_bound", lambda _connection: 1 / 0)
