@@ -184,5 +184,5 @@ class Life(RuleBasedStateMachine):
 
 def test_no_life_leaves_the_states_the_budgets_or_the_floor():
     run_state_machine_as_test(
-        Life, settings=settings(max_examples=60, stateful_step_count=30, deadline=None)
+        Life, settings=settings(max_examples=30, stateful_step_count=30, deadline=None)
     )
