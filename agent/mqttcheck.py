@@ -116,7 +116,7 @@ class _Echo:
             SessionLostError: the connection ended.
         """
         # A device that may only write is none the worse for a refused subscription.
-        session.subscribe(self.topic, 0)
+        session.subscribe([(self.topic, 0)])
         while not self._subscribed:
             self._step(session, deadline, "subscribe")
         sent = time.monotonic()
@@ -149,5 +149,5 @@ class _Echo:
     def _on_acknowledged(self, _mid: int, refusal: str) -> None:
         self._acknowledged = refusal
 
-    def _on_subscribed(self, _mid: int, _refusal: str) -> None:
+    def _on_subscribed(self, _mid: int, _refusals: tuple[str, ...]) -> None:
         self._subscribed = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from agent.mqttpaho import MAX_INCOMING_BYTES
 from agent.mqttreason import ConnectError
 from agent.mqttsession import Session
 
@@ -23,6 +24,7 @@ def connect(
     will: Message | None = None,
     *,
     guess: bool = True,
+    max_incoming_bytes: int = MAX_INCOMING_BYTES,
 ) -> Session:
     """Connect with MQTT 5, or 3.1.1 if the broker knows no better or the settings say so.
 
@@ -33,6 +35,7 @@ def connect(
         will: what the broker publishes when we vanish.
         guess: take a broker that hangs up or stays silent for one that knows 3.1.1 only; one that
             refuses MQTT 5 in words always is.
+        max_incoming_bytes: a larger packet ends the connection.
 
     Raises:
         ConnectError: the broker cannot be reached or refuses us.
@@ -41,7 +44,7 @@ def connect(
     versions = {"auto": (5, 4), "5": (5,), "3.1.1": (4,)}[config.protocol]
     for version in versions:
         last = version == versions[-1]
-        session = Session(config, client_id, handlers, version, will)
+        session = Session(config, client_id, handlers, version, will, max_incoming_bytes)
         try:
             session.open(config.connect_timeout_s if last or not guess else DOUBT_S)
         except ConnectError as error:

@@ -18,12 +18,13 @@ from agent.backoff import Backoff
 from agent.errors import AgentError
 from agent.mqttconnect import connect
 from agent.mqttmessage import Handlers, Message
+from agent.mqttpaho import MAX_INCOMING_BYTES
 from agent.mqttqueue import MAX_WAITING, SendQueue
 from agent.mqttreason import SessionLostError
-from agent.mqttsession import matches
+from agent.mqttsubscriptions import Subscriptions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from agent.config import MqttConfig
     from agent.mqttqueue import Entry
@@ -56,6 +57,7 @@ class Link:
         client_id: unique at the broker.
         will: called for each connection; what the broker shall publish when we vanish.
         backoff: delays between attempts; made from the settings by default.
+        max_incoming_bytes: a larger packet ends the connection.
 
     Attributes:
         reason: why there is no connection at present, or empty.
@@ -67,17 +69,17 @@ class Link:
         client_id: str,
         will: Callable[[], Message] | None = None,
         backoff: Backoff | None = None,
+        max_incoming_bytes: int = MAX_INCOMING_BYTES,
     ) -> None:
         self.reason = ""
         self._config = config
         self._client_id = client_id
         self._will = will
+        self._max_incoming_bytes = max_incoming_bytes
         self._backoff = backoff or Backoff(config.reconnect_initial_s, config.reconnect_max_s)
         self._lock = threading.Condition()
         self._queue = SendQueue()
-        self._subscriptions: dict[str, tuple[Callable[[str, bytes], None], int]] = {}
-        self._unasked: list[str] = []
-        self._asked: dict[int, str] = {}
+        self._subscriptions = Subscriptions()
         self._listeners: list[Callable[[], None]] = []
         self._refused = False
         self._counts: Counter[str] = Counter()
@@ -154,9 +156,23 @@ class Link:
 
         It is called from the link's thread, which does nothing else meanwhile, and must not raise.
         """
+        self.subscribe_all((topic_filter,), callback, qos)
+
+    def subscribe_all(
+        self, topic_filters: Iterable[str], callback: Callable[[str, bytes], None], qos: int = 0
+    ) -> None:
+        """As `subscribe`, in as few packets as possible."""
         with self._lock:
-            self._subscriptions[topic_filter] = (callback, qos)
-            self._unasked.append(topic_filter)
+            for topic_filter in topic_filters:
+                self._subscriptions.add(topic_filter, callback, qos)
+            session = self._session
+        if session is not None:
+            session.wake()
+
+    def unsubscribe(self, topic_filters: Iterable[str]) -> None:
+        """Have nothing called for these any more; the broker is told when it is worth a packet."""
+        with self._lock:
+            self._subscriptions.remove(topic_filters)
             session = self._session
         if session is not None:
             session.wake()
@@ -225,14 +241,21 @@ class Link:
         handlers = Handlers(self._received, self._acknowledged, self._subscribed)
         will = self._will() if self._will is not None else None
         guess = not self._spoke_5 or self._failures >= GUESS_AFTER
-        session = connect(self._config, self._client_id, handlers, will, guess=guess)
+        session = connect(
+            self._config,
+            self._client_id,
+            handlers,
+            will,
+            guess=guess,
+            max_incoming_bytes=self._max_incoming_bytes,
+        )
         try:
             self._begin(session)
             self._serve(session)
-        except SessionLostError:
-            if self._closing.is_set():
-                return
-            raise
+        except SessionLostError as error:
+            # Before it is said that there is no connection: whoever sees that may ask why.
+            if not self._closing.is_set():
+                self._note_failure(str(error))
         finally:
             self._end(session)
 
@@ -247,8 +270,7 @@ class Link:
 
     def _begin(self, session: Session) -> None:
         with self._lock:
-            self._unasked = list(self._subscriptions)
-            self._asked.clear()
+            self._subscriptions.connected()
             self._session, self._up = session, True
             self._counts["connects"] += 1
             self._refused = True
@@ -288,10 +310,15 @@ class Link:
 
     def _ask(self, session: Session) -> None:
         with self._lock:
-            new = {f: self._subscriptions[f][1] for f in self._unasked}
-            self._unasked.clear()
-        for topic_filter, qos in new.items():
-            self._asked[session.subscribe(topic_filter, qos)] = topic_filter
+            left = self._subscriptions.leave()
+            new = self._subscriptions.ask()
+        if left:
+            session.unsubscribe(left)
+        while new:
+            packet_id = session.subscribe(new)
+            with self._lock:
+                self._subscriptions.asked(packet_id, [topic_filter for topic_filter, _ in new])
+                new = self._subscriptions.ask()
 
     def _send(self, session: Session) -> None:
         while session.clear and self._queue.unacknowledged < session.inflight_limit:
@@ -342,7 +369,7 @@ class Link:
 
     def _received(self, topic: str, payload: bytes) -> None:
         with self._lock:
-            callbacks = [c for f, (c, _) in self._subscriptions.items() if matches(f, topic)]
+            callbacks = self._subscriptions.callbacks(topic)
         for callback in callbacks:
             callback(topic, payload)
 
@@ -359,7 +386,9 @@ class Link:
             level = logging.WARNING if first else logging.DEBUG
             log.log(level, "the broker refuses messages on %s: %s", message.topic, refusal)
 
-    def _subscribed(self, mid: int, refusal: str) -> None:
-        topic_filter = self._asked.pop(mid, "")
-        if refusal:
-            log.warning("the broker refuses the subscription to %s: %s", topic_filter, refusal)
+    def _subscribed(self, mid: int, refusals: tuple[str, ...]) -> None:
+        with self._lock:
+            topic_filters = self._subscriptions.answered(mid)
+        for topic_filter, refusal in zip(topic_filters, refusals, strict=False):
+            if refusal:
+                log.warning("the broker refuses the subscription to %s: %s", topic_filter, refusal)

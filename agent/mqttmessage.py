@@ -15,7 +15,7 @@ class Message:
 
     Attributes:
         topic: without wildcards.
-        payload: JSON.
+        payload: JSON, or a piece of a bundle.
         qos: 0 or 1.
         retain: the broker keeps it for those who subscribe later.
         schema: id of the payload's schema, told as a user property with MQTT 5; may be empty.
@@ -39,9 +39,10 @@ class Handlers:
     Attributes:
         received: topic and payload of a message of a subscription.
         acknowledged: packet id of a QoS 1 message, and why the broker refused it, or empty.
-        subscribed: packet id of a subscription, and why the broker refused it, or empty.
+        subscribed: packet id of a subscription, and for each of its filters why the broker refused
+            it, or empty.
     """
 
     received: Callable[[str, bytes], None]
     acknowledged: Callable[[int, str], None]
-    subscribed: Callable[[int, str], None]
+    subscribed: Callable[[int, tuple[str, ...]], None]

@@ -59,6 +59,10 @@ class SessionLostError(BrokerError):
         self.hint = hint
 
 
+class OversizeError(ConnectionError):
+    """A packet is announced that is larger than anything we take."""
+
+
 TAKEN_OVER = 0x8E
 
 SAME_ID_HINT = "another client uses the same id; give each device its own device.id"
@@ -248,6 +252,8 @@ def explain_loss(error: Exception | None, where: str, *, silent: bool = False) -
     """
     if isinstance(error, ssl.SSLError):
         return SessionLostError(where, *explain_tls(error))
+    if isinstance(error, OversizeError):
+        return SessionLostError(where, f"sends {error}", "look for who publishes such messages")
     if silent:
         return SessionLostError(where, "does not answer any more")
     # With MQTT 3.1.1 a broker has no other way to say that somebody else came with our id.

@@ -1,4 +1,6 @@
-"""One connection to the broker, from TCP to its end. The only module that imports paho.
+"""One connection to the broker, from TCP to its end.
+
+Only this module and `agent.mqttpaho` import paho.
 
 A session is used from one thread, except for `wake`. It is made anew for each connection, so no
 packet, alias or packet id of an old connection can leak into a new one; what is to be sent again is
@@ -9,16 +11,22 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import socket
 import ssl
 import time
 from typing import TYPE_CHECKING, Any
 
-from paho.mqtt.client import Client, topic_matches_sub
+from paho.mqtt.client import topic_matches_sub
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
 
+from agent.mqttpaho import (
+    MAX_INCOMING_BYTES,
+    BoundedClient,
+    ErrorTap,
+    connect_properties,
+    message_properties,
+    no_delay,
+)
 from agent.mqttreason import (
     SessionLostError,
     explain_connack,
@@ -32,7 +40,9 @@ from agent.mqttwait import SocketWait
 from agent.tls import client_context
 
 if TYPE_CHECKING:
-    from paho.mqtt.client import MQTTMessage
+    from collections.abc import Sequence
+
+    from paho.mqtt.client import Client, MQTTMessage
     from paho.mqtt.reasoncodes import ReasonCode
 
     from agent.config import MqttConfig
@@ -45,24 +55,8 @@ MAX_INFLIGHT = 64
 PACKET_OVERHEAD_BYTES = 256
 """More than fixed header, packet id and our properties take in a PUBLISH."""
 
-CONTENT_TYPE = "application/json"
-
 matches = topic_matches_sub
 """`matches(topic_filter, topic)`."""
-
-
-class _ErrorTap(logging.Handler):
-    """Keeps the exception that the library would only log."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.ERROR)
-        self.error: Exception | None = None
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if isinstance(record.args, tuple) and record.args:
-            error = record.args[0]
-            if isinstance(error, Exception):
-                self.error = error
 
 
 class Session:
@@ -74,6 +68,7 @@ class Session:
         handlers: where events go.
         version: 5 or 4 (which is 3.1.1).
         will: what the broker publishes when we vanish.
+        max_incoming_bytes: a larger packet ends the connection.
 
     Attributes:
         where: "host:port".
@@ -90,12 +85,14 @@ class Session:
         handlers: Handlers,
         version: int,
         will: Message | None,
+        max_incoming_bytes: int = MAX_INCOMING_BYTES,
     ) -> None:
         self.where = f"{config.host}:{config.effective_port}"
         self.version = "5" if version == MQTTProtocolVersion.MQTTv5 else "3.1.1"
         self.tls_version: str | None = None
         self.inflight_limit = MAX_INFLIGHT
         self.max_packet_bytes: int | None = None
+        self._max_incoming_bytes = max_incoming_bytes
         self._config = config
         self._handlers = handlers
         self._v5 = self.version == "5"
@@ -107,30 +104,31 @@ class Session:
         self._lost: SessionLostError | None = None
         self._wait = SocketWait()
         self._context: NamedContext | None = None
-        self._tap = _ErrorTap()
+        self._tap = ErrorTap()
         self._paho = self._new_client(client_id, version, will)
 
     def _new_client(self, client_id: str, version: int, will: Message | None) -> Client:
         config = self._config
-        client = Client(
+        client = BoundedClient(
             CallbackAPIVersion.VERSION2,
             client_id,
             clean_session=None if self._v5 else True,
             protocol=MQTTProtocolVersion(version),
             reconnect_on_failure=False,
         )
+        client.max_incoming_bytes = self._max_incoming_bytes
         client.connect_timeout = config.connect_timeout_s
         client.max_inflight_messages = MAX_INFLIGHT
         if config.username is not None:
             password = None if config.password is None else config.password.get_secret_value()
             client.username_pw_set(config.username, password)
         if will is not None:
-            properties = _properties(will, PacketTypes.WILLMESSAGE) if self._v5 else None
+            properties = message_properties(will, PacketTypes.WILLMESSAGE) if self._v5 else None
             client.will_set(will.topic, will.payload, will.qos, will.retain, properties)
         tap = logging.Logger("paho", logging.ERROR)  # noqa: LOG001 - one for each session
         tap.addHandler(self._tap)
         client.enable_logger(tap)
-        client.on_socket_open = _no_delay
+        client.on_socket_open = no_delay
         client.on_socket_close = self._on_socket_close
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
@@ -155,7 +153,12 @@ class Session:
             self._context = client_context(config.tls)
             self._paho.tls_set_context(self._context)
         try:
-            self._paho.connect(config.host, config.effective_port, config.keepalive_s)
+            self._paho.connect(
+                config.host,
+                config.effective_port,
+                config.keepalive_s,
+                properties=connect_properties(self._max_incoming_bytes) if self._v5 else None,
+            )
         except (OSError, ValueError) as error:
             raise explain_connect(
                 error,
@@ -211,7 +214,7 @@ class Session:
             message.payload,
             min(message.qos, self._max_qos),
             message.retain and self._retain_available,
-            _properties(message, PacketTypes.PUBLISH, alias) if self._v5 else None,
+            message_properties(message, PacketTypes.PUBLISH, alias) if self._v5 else None,
         )
         if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS or self._lost is not None:
             raise self._loss()
@@ -226,8 +229,11 @@ class Session:
         size = len(message.payload) + len(message.topic.encode()) + PACKET_OVERHEAD_BYTES
         return self.max_packet_bytes is None or size <= self.max_packet_bytes
 
-    def subscribe(self, topic_filter: str, qos: int) -> int:
-        """Ask for messages.
+    def subscribe(self, topic_filters: Sequence[tuple[str, int]]) -> int:
+        """Ask for messages, in one packet.
+
+        Args:
+            topic_filters: and the QoS of each.
 
         Returns:
             The packet id, which `Handlers.subscribed` will be told.
@@ -235,10 +241,20 @@ class Session:
         Raises:
             SessionLostError: the connection has ended.
         """
-        code, mid = self._paho.subscribe(topic_filter, qos)
+        code, mid = self._paho.subscribe(list(topic_filters))
         if code != MQTTErrorCode.MQTT_ERR_SUCCESS or mid is None:
             raise self._loss()
         return mid
+
+    def unsubscribe(self, topic_filters: Sequence[str]) -> None:
+        """Ask for no more of them, in one packet.
+
+        Raises:
+            SessionLostError: the connection has ended.
+        """
+        code, _ = self._paho.unsubscribe(list(topic_filters))
+        if code != MQTTErrorCode.MQTT_ERR_SUCCESS:
+            raise self._loss()
 
     def step(self, timeout_s: float) -> None:
         """Read and write what there is; wait for it up to `timeout_s`, or until `wake`.
@@ -331,22 +347,5 @@ class Session:
     def _on_subscribe(
         self, _client: Client, _data: Any, mid: int, codes: list[ReasonCode], _properties: Any
     ) -> None:
-        refused = [str(code) for code in codes if code.is_failure]
-        self._handlers.subscribed(mid, ", ".join(refused))
-
-
-def _properties(message: Message, packet_type: int, alias: int | None = None) -> Properties:
-    properties = Properties(packet_type)  # type: ignore[no-untyped-call]
-    properties.ContentType = CONTENT_TYPE
-    if message.schema:
-        properties.UserProperty = ("schema", message.schema)
-    if message.expiry_s is not None:
-        properties.MessageExpiryInterval = message.expiry_s
-    if alias is not None:
-        properties.TopicAlias = alias
-    return properties
-
-
-def _no_delay(_client: Client, _data: Any, sock: Any) -> None:
-    """A message must not wait for the acknowledgement of the one before (Nagle)."""
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        refusals = tuple(str(code) if code.is_failure else "" for code in codes)
+        self._handlers.subscribed(mid, refusals)
