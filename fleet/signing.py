@@ -103,6 +103,11 @@ class SigningRequest:
         return hashlib.sha256(self.content).hexdigest()
 
     @property
+    def what(self) -> list[str]:
+        """All that would be signed and how it differs from what is in force, for people."""
+        return describe(self.signed, self.previous.signed if self.previous else None)
+
+    @property
     def name(self) -> str:
         """How messages call it."""
         return f"{self.role} version {self.signed.version}"
@@ -136,7 +141,7 @@ class SigningRequest:
         """The request as a file."""
         return (
             _RequestFile(
-                what=describe(self.signed, self.previous.signed if self.previous else None),
+                what=self.what,
                 role=_role_name(self.role),
                 digest=self.digest,
                 asks=tuple(
@@ -209,11 +214,14 @@ def parse_request(data: bytes) -> SigningRequest:
                 previous=_metadata(file.previous) if file.previous else None,
                 asks=tuple(_ask(ask) for ask in file.asks),
             )
+            shows_itself = (file.role, file.digest, file.what) == (
+                request.role,
+                request.digest,
+                request.what,
+            )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"the signing request is damaged ({error!r})") from error
-    previous = request.previous.signed if request.previous else None
-    shown = (file.role, file.digest, file.what)
-    if shown != (request.role, request.digest, describe(request.signed, previous)):
+    if not shows_itself:
         raise FleetError(
             "the signing request does not show what it would have signed; do not sign it, and find "
             "out who altered it"
