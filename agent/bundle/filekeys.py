@@ -132,7 +132,7 @@ def _load(path: Path, forbidden: int, read: Callable[[bytes], _Key]) -> _Key:
     try:
         with os.fdopen(open_regular(path), "rb") as file:
             _check_rights(path, os.fstat(file.fileno()), forbidden)
-            content = file.read(MAX_KEY_BYTES + 1)
+            content = file.read(MAX_KEY_BYTES)
     except FileNotFoundError:
         raise KeyStoreError(
             f"the key {path} is missing; `vigia enroll` makes the keys of this device"
@@ -140,8 +140,6 @@ def _load(path: Path, forbidden: int, read: Callable[[bytes], _Key]) -> _Key:
     except OSError as error:
         raise KeyStoreError(f"the key {path} cannot be read ({error.strerror or error})") from error
     try:
-        if len(content) > MAX_KEY_BYTES:
-            raise ValueError("it is too long")
         return read(content)
     except ValueError:
         # The cause is not told: it may quote the key.
