@@ -24,6 +24,7 @@ from agent.commands import (
     demo,
     detect,
     engine,
+    fleet,
     model,
     run,
     update,
@@ -69,6 +70,7 @@ app.add_typer(model.app, name="model")
 app.add_typer(engine.app, name="engine")
 app.add_typer(update.app, name="update")
 app.add_typer(bundle.app, name="bundle")
+app.add_typer(fleet.app, name="fleet")
 app.command("detect")(detect.detect)
 app.command("bench")(bench.bench)
 app.command("watch")(watch.watch)

@@ -40,9 +40,17 @@ YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask; for sc
 @contextlib.contextmanager
 def opened(folder: Path, passphrase_file: Path | None = None) -> Iterator[Fleet]:
     """Open a fleet folder for one command."""
-    from fleet.fleetfolder import Fleet
+    from fleet.errors import FleetError
     from fleet.passphrases import Passphrases
 
+    try:
+        from fleet.fleetfolder import Fleet
+    except ModuleNotFoundError as error:
+        if error.name != "sqlalchemy":
+            raise
+        raise FleetError(
+            "the fleet's commands need SQLAlchemy: pip install 'vigia-agent[fleet]'"
+        ) from error
     with Fleet(folder, Passphrases(passphrase_file)) as fleet:
         yield fleet
 
