@@ -184,10 +184,8 @@ class ModelSlot:
             and serving.ref.digest == engines.digest
         ):
             return
-        plan = engines.find()
-        size = request.config.path.stat().st_size if plan is None else len(plan.blob)
         try:
-            self._take_over(request, engines, size, engines.load_ready, pipelines)
+            self._take_over(request, engines, engines.size, engines.load_ready, pipelines)
         except EngineError as error:
             # What is to go must go: without it, the slot's own way to load is tried for ever.
             log.warning("model %s: %s; the other is closed first", self._slot, error)

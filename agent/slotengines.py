@@ -34,6 +34,17 @@ class PlannedEngines:
         return self._plans.info.digest
 
     @property
+    def size(self) -> int:
+        """See `agent.slotports.Engines`."""
+        plan = self._plans.find()
+        if plan is not None:
+            return len(plan.blob)
+        try:
+            return self._plans.request.config.path.stat().st_size
+        except OSError:
+            return 0
+
+    @property
     def reference(self) -> tuple[str, str]:
         """See `agent.slotports.Engines`."""
         return REFERENCE[0], self._plans.info.precision

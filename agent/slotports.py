@@ -35,6 +35,10 @@ class Engines(Protocol):
         """Of the model file, as in `agent.detection.ModelRef`."""
 
     @property
+    def size(self) -> int:
+        """Of what `load_ready` loads, bytes; 0 if that cannot be told."""
+
+    @property
     def reference(self) -> tuple[str, str]:
         """Backend and precision of the engine that needs no building."""
 

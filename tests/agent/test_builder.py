@@ -7,8 +7,12 @@ import textwrap
 import threading
 from collections.abc import Callable
 
+import pytest
+
+from agent import builder
 from agent.builder import Builder
-from agent.modelslot import STOPPED, ModelSlot
+from agent.modelslot import POSTPONED, STOPPED, ModelSlot
+from engines.errors import BuildError
 from tests.fakes.slots import REPORT, FakeEngines, FakePipelines, plan, request
 
 SOON_S = 20.0
@@ -116,4 +120,79 @@ def test_a_stop_without_a_build_is_quick():
 def test_a_builder_that_never_started_can_be_closed():
     rig = Rig(HANGS, "a")
     rig.builder.want("a")
+    assert rig.builder.close(SOON_S)
+
+
+@pytest.fixture
+def breathless(monkeypatch):
+    monkeypatch.setattr(builder, "BREATH_S", 0.0)
+
+
+def test_while_it_is_held_nothing_is_begun_and_afterwards_it_goes_on(breathless):
+    rig = Rig(FAILS, "a")
+    rig.builder.start()
+    with rig.builder.held():
+        rig.builder.want("a")
+        with rig.builder.held():
+            pass
+        # Both holders must have let go.
+        assert rig.slots["a"].state is None
+    rig.wait(lambda: rig.state("a") == "failed")
+    assert rig.builder.close(SOON_S)
+
+
+ONCE = """
+import json, sys, time
+from pathlib import Path
+slot = json.loads(sys.stdin.readline())["slot"]
+mark = Path({mark!r})
+if mark.exists():
+    print(json.dumps({{"error": "second build of " + slot}}), flush=True)
+else:
+    mark.touch()
+    print(json.dumps({{"progress": {{"step": "first", "done": 0, "total": 0}}}}), flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_build_that_runs_is_broken_off_by_a_holder_and_begun_again_later(tmp_path, breathless):
+    rig = Rig(ONCE.format(mark=str(tmp_path / "mark")), "a")
+    rig.builder.start()
+    rig.builder.want("a")
+    rig.wait(lambda: rig.step("a") == "first")
+    with rig.builder.held():
+        assert rig.slots["a"].state.reason == POSTPONED
+        assert rig.state("a") == "none"
+    rig.wait(lambda: rig.state("a") == "failed")
+    assert rig.slots["a"].state.reason == "second build of a"
+    assert rig.builder.close(SOON_S)
+
+
+def test_after_it_was_held_it_rests(monkeypatch):
+    monkeypatch.setattr(builder, "BREATH_S", 3600.0)
+    rig = Rig(FAILS, "a")
+    rig.builder.start()
+    with rig.builder.held():
+        rig.builder.want("a")
+    assert rig.builder.close(SOON_S)
+    assert rig.slots["a"].state is None
+
+
+def test_a_slot_with_another_model_is_improved_again():
+    rig = Rig(FAILS, "a")
+    rig.builder.start()
+    rig.builder.want("a")
+    rig.wait(lambda: rig.state("a") == "failed")
+    before = rig.slots["a"].state
+    rig.builder.again("a")
+    rig.wait(lambda: rig.slots["a"].state not in (before, None) and rig.state("a") == "failed")
+    assert rig.builder.close(SOON_S)
+
+
+def test_a_holder_does_not_wait_for_ever(monkeypatch):
+    monkeypatch.setattr(builder, "HOLD_S", 0.01)
+    rig = Rig(FAILS, "a")
+    rig.builder._busy = True
+    with pytest.raises(BuildError, match="has not ended"), rig.builder.held():
+        pass
     assert rig.builder.close(SOON_S)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import textwrap
 import threading
@@ -11,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from agent.buildprocess import MAX_LINE_BYTES, NICE, BuildProcess, Built
+from agent.buildprocess import MAX_LINE_BYTES, NICE, BuildProcess, Built, HostFaultError
 from engines.backend import Progress
 from engines.errors import BuildError
 
@@ -247,3 +248,70 @@ def test_no_descriptor_and_no_zombie_is_left():
 
 def open_descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_the_child_gets_variables_and_descriptors_that_are_meant_for_it():
+    reading, writing = os.pipe()
+    os.write(writing, b"from the agent")
+    os.close(writing)
+    script = HEAD + textwrap.dedent(
+        """
+        value = {"tmp": os.environ["TMPDIR"], "path": "PATH" in os.environ,
+                 "said": os.read(request["fd"], 99).decode()}
+        say(report={"plan": "x", "value": value})
+        """
+    )
+    process = BuildProcess(
+        {"fd": reading},
+        SOON_S,
+        (sys.executable, "-c", script),
+        environment={"TMPDIR": "/dev/shm/x"},
+        inherited=(reading,),
+    )
+    try:
+        built = process.run(lambda _: None)
+    finally:
+        os.close(reading)
+    assert built.value == {"tmp": "/dev/shm/x", "path": True, "said": "from the agent"}
+
+
+def test_what_it_does_is_called_by_its_name():
+    script = HEAD + "os.kill(os.getpid(), signal.SIGSEGV)"
+    process = BuildProcess({}, SOON_S, (sys.executable, "-c", script), what="trial")
+    with pytest.raises(BuildError, match="the trial was ended by SIGSEGV"):
+        process.run(lambda _: None)
+
+
+def test_faults_of_the_machine_are_told_from_faults_of_the_model():
+    with pytest.raises(HostFaultError, match="disk full"):
+        run("say(error='disk full', kind='PlanError')")
+    with pytest.raises(HostFaultError, match="cannot be started"):
+        BuildProcess({}, SOON_S, ("/nonexistent/python",)).run(lambda _: None)
+    with pytest.raises(BuildError) as caught:
+        run("say(error='no engine', kind='BuildError')")
+    assert not isinstance(caught.value, HostFaultError)
+
+
+DUMPS = """
+import sys
+from agent.childside import serve
+from agent.errors import AgentError
+def act(request, tell):
+    import resource
+    if request["fails"]:
+        raise AgentError("not this way")
+    return "ab", {"core": resource.getrlimit(resource.RLIMIT_CORE)[0]}
+sys.exit(serve(act))
+"""
+
+
+def test_a_child_that_handles_plaintext_leaves_no_core_dump():
+    process = BuildProcess({"fails": False}, SOON_S, (sys.executable, "-c", DUMPS))
+    # Of one byte, and so none: a limit of none would not keep one from a handler it is piped to.
+    assert process.run(lambda _: None).value["core"] in (0, 1)
+
+
+def test_an_error_of_ours_in_a_child_is_told_with_its_text():
+    process = BuildProcess({"fails": True}, SOON_S, (sys.executable, "-c", DUMPS))
+    with pytest.raises(BuildError, match="not this way"):
+        process.run(lambda _: None)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from concurrent.futures import Future
+from pathlib import Path
 
 import pytest
 
-from agent.modelslot import PROBATION_S, STOPPED, ModelSlot
+from agent.modelslot import POSTPONED, PROBATION_S, STOPPED, ModelSlot, PostponedError
+from agent.plans import PlanRequest
 from agent.slotswitch import BESIDE_BYTES, BESIDE_FACTOR
 from agent.wire.buildstate import BuildState
 from engines.backend import Progress
@@ -25,6 +27,7 @@ class Rig:
         self.told: list[BuildState | None] = []
         self.now_s = 100.0
         self.free = 2**40
+        self.others: dict[str, FakeEngines] = {}
         self.slot = ModelSlot(
             request(build_timeout_s=30),
             self.open,
@@ -36,8 +39,16 @@ class Rig:
         self.first = self.slot.load()
         self.pipelines.serving["main"] = self.first
 
-    def open(self, _request) -> FakeEngines:
-        return self.engines
+    def open(self, of) -> FakeEngines:
+        return self.others.get(of.config.path.name, self.engines)
+
+    def other(self, name: str, precision: str = "bf16") -> PlanRequest:
+        """A request for another model, whose engine was built."""
+        wanted = request()
+        config = wanted.config.model_copy(update={"path": Path(name)})
+        Path(name).write_bytes(b"model")
+        self.others[name] = FakeEngines(plan(precision), digest=f"sha256:{name}")
+        return dataclasses.replace(wanted, config=config)
 
     def improve(self) -> BuildState:
         self.slot.improve(self.pipelines, self.build)
@@ -257,3 +268,144 @@ def test_a_model_file_that_has_gone_is_told():
 def test_a_report_that_is_none_is_told_as_empty():
     bare = dataclasses.replace(plan(), sidecar={"backend": "fake", "precision": "int8"})
     assert Rig(made=bare).improve().report == {"candidates": []}
+
+
+def test_a_postponed_build_is_told_and_is_to_be_done_again():
+    rig = Rig(made=PostponedError("an update is being proven"))
+    assert not rig.slot.improve(rig.pipelines, rig.build)
+    assert rig.slot.state == BuildState("none", reason=POSTPONED)
+    rig.build = FakeBuild(rig.engines)
+    assert rig.slot.improve(rig.pipelines, rig.build)
+    assert rig.serving == "int8"
+
+
+@pytest.fixture
+def rig(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return Rig()
+
+
+def test_a_candidate_serves_on_trial_while_the_slots_own_model_stays_what_it_was(rig):
+    own = rig.slot.request
+    rig.slot.try_out(rig.other("v2"), rig.pipelines)
+    assert rig.serving == "bf16"
+    assert rig.slot.on_trial
+    assert rig.slot.request == rig.slot.configured == own
+
+
+def test_a_candidate_whose_engine_fails_for_good_is_followed_by_the_model_before(rig):
+    rig.slot.try_out(rig.other("v2"), rig.pipelines)
+    # What the runner does.
+    rig.pipelines.serving["main"] = rig.slot.load()
+    assert rig.serving == "fp32"
+    assert not rig.slot.on_trial
+    # The failure says nothing against the engines of the model before.
+    assert rig.slot.state is None
+    rig.engines.built = plan()
+    assert rig.slot.load().ref.precision == "int8"
+
+
+def test_a_candidate_that_was_not_built_is_never_tried(rig):
+    wanted = rig.other("v2")
+    rig.others["v2"].built = None
+    with pytest.raises(BuildError, match="not in the plan cache"):
+        rig.slot.try_out(wanted, rig.pipelines)
+    assert rig.pipelines.serving["main"] is rig.first
+    assert not rig.slot.on_trial
+
+
+@pytest.mark.parametrize("where", ["load", "swap"])
+def test_a_candidate_that_cannot_take_over_leaves_what_served(rig, where):
+    wanted = rig.other("v2")
+    if where == "load":
+        rig.others["v2"].refuses = BackendError("no memory")
+    else:
+        rig.pipelines.refuses = EngineError("no memory")
+    with pytest.raises(EngineError, match="no memory"):
+        rig.slot.try_out(wanted, rig.pipelines)
+    assert rig.pipelines.serving["main"] is rig.first
+    assert not rig.slot.on_trial
+    rig.pipelines.refuses = None
+    rig.slot.restore(rig.slot.request, rig.pipelines)
+    assert rig.pipelines.serving["main"] is rig.first
+
+
+def test_a_committed_model_is_what_is_loaded_from_then_on(rig):
+    wanted = rig.other("v2")
+    rig.slot.try_out(wanted, rig.pipelines)
+    tried = rig.pipelines.serving["main"]
+    rig.slot.restore(wanted, rig.pipelines)
+    assert rig.pipelines.serving["main"] is tried
+    assert not rig.slot.on_trial
+    assert rig.slot.request == wanted
+    rig.now_s += PROBATION_S + 1
+    assert rig.slot.load().ref.precision == "bf16"
+    assert rig.slot.configured != wanted
+
+
+def test_its_engine_is_told_as_ready_and_is_not_loaded_once_more(rig):
+    wanted = rig.other("v2")
+    rig.slot.try_out(wanted, rig.pipelines)
+    rig.slot.assign(wanted)
+    assert rig.improve().state == "ready"
+    assert rig.others["v2"].loads == ["bf16"]
+
+
+def test_a_committed_engine_that_breaks_soon_is_followed_by_its_own_reference(rig):
+    wanted = rig.other("v2")
+    rig.slot.try_out(wanted, rig.pipelines)
+    rig.slot.assign(wanted)
+    assert rig.slot.load().ref.precision == "fp32"
+    assert rig.others["v2"].loads == ["bf16", "fp32"]
+    assert rig.slot.state.state == "failed"
+
+
+def test_distrust_of_one_models_engine_is_none_of_the_next_ones(rig):
+    rig.improve()
+    rig.slot.load()
+    assert rig.slot.state.state == "failed"
+    rig.slot.assign(rig.other("v2"))
+    assert rig.slot.state is None
+    assert rig.slot.load().ref.precision == "bf16"
+
+
+def test_going_back_switches_once_and_is_idempotent(rig):
+    own = rig.slot.request
+    rig.slot.try_out(rig.other("v2"), rig.pipelines)
+    rig.slot.restore(own, rig.pipelines)
+    back = rig.pipelines.serving["main"]
+    assert rig.serving == "fp32"
+    assert not rig.slot.on_trial
+    rig.slot.restore(own, rig.pipelines)
+    assert rig.pipelines.serving["main"] is back
+
+
+def test_going_back_before_anything_was_loaded_only_says_what_is_to_be(rig):
+    wanted = rig.other("v2")
+    rig.pipelines.serving.clear()
+    rig.slot.restore(wanted, rig.pipelines)
+    assert rig.pipelines.serving == {}
+    assert rig.slot.request == wanted
+
+
+def test_what_was_noted_last_is_not_believed_against_what_really_serves(rig):
+    own, wanted = rig.slot.request, rig.other("v2")
+    rig.pipelines.before_done = rig.slot.load
+    # The active engine breaks, and is loaded anew, in the very moment of the swap.
+    rig.slot.try_out(wanted, rig.pipelines)
+    rig.pipelines.before_done = lambda: None
+    served = rig.pipelines.serving["main"]
+    rig.pipelines.serving["main"] = dataclasses.replace(
+        served, ref=dataclasses.replace(served.ref, digest="sha256:v2")
+    )
+    rig.slot.restore(own, rig.pipelines)
+    assert rig.serving == "fp32"
+
+
+def test_what_is_to_go_goes_also_where_the_other_cannot_be_loaded_beside_it(rig):
+    own = rig.slot.request
+    rig.slot.try_out(rig.other("v2"), rig.pipelines)
+    rig.pipelines.refuses = EngineError("no memory for buffers")
+    rig.slot.restore(own, rig.pipelines)
+    assert rig.pipelines.replaced == 1
+    assert rig.serving == "fp32"

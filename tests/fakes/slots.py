@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 
 from agent.buildprocess import Built
@@ -36,9 +37,12 @@ class FakeEngines:
     """Implements `agent.slotports.Engines`; the reference is "fp32" on "fake"."""
 
     reference = ("fake", "fp32")
-    digest = "sha256:00"
+    size = 1000
 
-    def __init__(self, built: Plan | None = None, *, wanted: bool = True) -> None:
+    def __init__(
+        self, built: Plan | None = None, *, wanted: bool = True, digest: str = "sha256:00"
+    ) -> None:
+        self.digest = digest
         self.built = built
         self.is_wanted = wanted
         self.refuses: EngineError | None = None
@@ -65,7 +69,8 @@ class FakeEngines:
 
     def _load(self, precision: str) -> LoadedModel:
         self.loads.append(precision)
-        return loaded(precision=precision)
+        model = loaded(precision=precision)
+        return replace(model, ref=replace(model.ref, digest=self.digest))
 
 
 class FakePipelines:

@@ -45,3 +45,38 @@ def test_recent_starts_over_while_total_goes_on():
     assert total["results"] == 2
     assert total["drops"] == {"superseded": 3}
     assert total["lat_ms"]["total"]["p50"] == pytest.approx(4.0, rel=0.05)
+
+
+def test_a_window_counts_its_own_while_beside_all_else():
+    now = [0.0]
+    stats = PipelineStats(["a", "b"], clock=lambda: now[0])
+    times = StageTimes(1, 1, 1, 1, 4)
+    stats.result("a", times, 5)
+    now[0] = 10.0
+    with stats.window() as window:
+        assert window.ended_s is None
+        now[0] = 11.0
+        stats.result("a", times, 2)
+        now[0] = 13.0
+        stats.result("a", times, 1)
+        stats.drop("b", "too_old", 3)
+        stats.recent()
+        now[0] = 14.0
+    stats.result("a", times, 9)
+    seen = window.cameras["a"]
+    assert (window.began_s, window.ended_s) == (10.0, 14.0)
+    assert (seen.results, seen.objects, seen.first_s, seen.last_s) == (2, 3, 11.0, 13.0)
+    assert window.cameras["b"].drops == {"too_old": 3}
+    assert stats.total()["a"]["results"] == 4
+
+
+def test_histograms_are_added_up():
+    one, other = Histogram(), Histogram()
+    for ms in (1.0, 2.0):
+        one.add(ms)
+    for ms in (3.0, 100.0):
+        other.add(ms)
+    one.add_all(other)
+    assert one.count == 4
+    assert one.percentile(0.5) == pytest.approx(2.0, rel=0.06)
+    assert one.percentile(1.0) == pytest.approx(100.0, rel=0.06)
