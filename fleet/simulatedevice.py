@@ -22,8 +22,9 @@ from agent.bundle.index import BlockIndex
 from agent.bundle.manifest import bundle_id, parse_manifest
 from agent.errors import AgentError, ManifestError
 from agent.update.offer import check_offer, check_target
-from agent.update.transfer import Transfer
+from agent.update.transfer import STALL_S, Transfer
 from agent.wire.topics import FleetTopics, Topics
+from agent.wire.updaterequest import UpdateRequest, encode_update_request
 from agent.wire.updatestate import UpdateState, encode_update_state
 
 if TYPE_CHECKING:
@@ -108,6 +109,7 @@ class SimulatedDevice:
         self._bundle = ""
         self._block_prefix = ""
         self._envelope_out = b""
+        self._asked_at = 0.0
 
     @property
     def report_topic(self) -> str:
@@ -123,7 +125,7 @@ class SimulatedDevice:
         """The connection is up, at first or again; what was subscribed must be asked for anew."""
         orders = Orders(subscribe=[self._fleet.trust, self._topics.assignment])
         if self._envelope_out:
-            orders.publish.append((self.report_topic, self._envelope_out, False))
+            orders.publish.append((self.report_topic, self._envelope_out, True))
         elif self._transfer is not None:
             self._follow(self._transfer.reconnected(self._monotonic()), orders)
         elif self._manifest is not None:
@@ -148,9 +150,21 @@ class SimulatedDevice:
     def tick(self) -> Orders:
         """Time has passed."""
         orders = Orders()
-        if self._transfer is not None and not self._envelope_out and not self.failure:
-            self._follow(self._transfer.tick(self._monotonic()), orders)
+        if self._envelope_out or self.failure or self._assignment is None:
+            return orders
+        now = self._monotonic()
+        if self._transfer is not None:
+            self._follow(self._transfer.tick(now), orders)
+        elif now - self._asked_at >= STALL_S:
+            self._asked_at = now
+            missing = self._manifest is None
+            self._ask(UpdateRequest(self._bundle, manifest=missing, index=not missing), orders)
         return orders
+
+    def _ask(self, request: UpdateRequest, orders: Orders) -> None:
+        self.counts["requests"] += 1
+        payload = encode_update_request(request, device=self.name)
+        orders.publish.append((self._topics.update_request, payload, False))
 
     def _take(self, topic: str, payload: bytes, orders: Orders) -> None:
         if self._transfer is not None and topic.startswith(self._block_prefix):
@@ -185,6 +199,7 @@ class SimulatedDevice:
         check_target(assignment, self._trust.target(assignment.target))
         self._counter = assignment.counter
         self._assignment = assignment
+        self._asked_at = self._monotonic()
         self._bundle = bundle_id(assignment.sha256)
         self._block_prefix = self._fleet.block(self._bundle, "")
         orders.subscribe.append(self._fleet.manifest(self._bundle))
@@ -208,6 +223,7 @@ class SimulatedDevice:
             base64.b64decode(encryption.commitment),
         )
         self._manifest = manifest
+        self._asked_at = self._monotonic()
         orders.unsubscribe.append(self._fleet.manifest(self._bundle))
         orders.subscribe.append(self._fleet.index(self._bundle))
 
@@ -223,6 +239,8 @@ class SimulatedDevice:
     def _follow(self, step: Step, orders: Orders) -> None:
         orders.unsubscribe += [self._fleet.block(self._bundle, n) for n in step.unsubscribe]
         orders.subscribe += [self._fleet.block(self._bundle, n) for n in step.subscribe]
+        if step.request:
+            self._ask(UpdateRequest(self._bundle, blocks=step.request), orders)
         if step.failed:
             self.failure = step.failed
         elif step.done:
@@ -245,7 +263,7 @@ class SimulatedDevice:
         )
         self._envelope_out = sign(REPORT, report, [self._keys.signer()])
         orders.publish.append(self._state(self._outcome))
-        orders.publish.append((self.report_topic, self._envelope_out, False))
+        orders.publish.append((self.report_topic, self._envelope_out, True))
 
     def _state(self, state: str) -> tuple[str, bytes, bool]:
         assignment = self._assignment

@@ -6,7 +6,15 @@ deleted, only marked, so that the audit log and old reports keep their meaning.
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, ForeignKey, Index, LargeBinary, Text, UniqueConstraint
+from sqlalchemy import (
+    BigInteger,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    Text,
+    UniqueConstraint,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 MAX_COUNTER = 2**63 - 1
@@ -162,7 +170,10 @@ class StoredReport(Base):
     __tablename__ = "reports"
     __table_args__ = (UniqueConstraint("device_id", "slot", "counter", "outcome"),)
 
-    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    # SQLite numbers rows by itself only where the column is exactly INTEGER.
+    id: Mapped[int] = mapped_column(
+        BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True
+    )
     device: Mapped[str] = mapped_column("device_id", ForeignKey("devices.id"))
     slot: Mapped[str]
     counter: Mapped[int]
@@ -198,6 +209,15 @@ class Operator(Base):
     serial: Mapped[str | None] = mapped_column(default=None)
     created_at: Mapped[int]
     removed_at: Mapped[int | None] = mapped_column(default=None)
+
+
+class RevokedCertificate(Base):
+    """A certificate that the broker is to refuse; `serial` in hexadecimal."""
+
+    __tablename__ = "revoked_certificates"
+
+    serial: Mapped[str] = mapped_column(primary_key=True)
+    at: Mapped[int]
 
 
 class Setting(Base):
