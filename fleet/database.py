@@ -31,6 +31,7 @@ from fleet.tables import (
     Group,
     Membership,
     Operator,
+    RevokedCertificate,
     Setting,
     StoredReport,
 )
@@ -50,6 +51,7 @@ __all__ = [
     "Group",
     "Membership",
     "Operator",
+    "RevokedCertificate",
     "Setting",
     "StoredReport",
     "next_counter",

@@ -26,6 +26,7 @@ from agent.bundle.strict import Document, Name, Text, decode
 from agent.config import MqttConfig, TlsConfig
 from agent.errors import ManifestError
 from engines.durable import read_bounded
+from fleet.brokerfiles import AUTHORITY
 from fleet.errors import FleetError
 
 if TYPE_CHECKING:
@@ -37,6 +38,9 @@ MAX_SETTINGS_BYTES = 16 * 2**10
 DEFAULT_DATABASE = "sqlite:///fleet.db"
 DEFAULT_PORT = 8883
 
+CONTROLLER_CERTIFICATE = "controller.pem"
+CONTROLLER_KEY = "controller.key"
+
 
 class Settings(Document):
     """What a fleet is called and where its broker is.
@@ -44,6 +48,7 @@ class Settings(Document):
     Attributes:
         prefix: first levels of all topics, as the devices' `mqtt.prefix`.
         broker_host, broker_port: where devices and commands reach the broker.
+        broker_names: all host names and addresses that its certificate is for.
         database: SQLAlchemy's URL; the path of SQLite is relative to the fleet folder.
     """
 
@@ -52,6 +57,7 @@ class Settings(Document):
     prefix: Annotated[str, Field(pattern=r"^[^/#+\x00\s]+(/[^/#+\x00\s]+)*$", max_length=128)]
     broker_host: Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{1,253}$")]
     broker_port: Annotated[int, Field(ge=1, le=65_535)] = DEFAULT_PORT
+    broker_names: tuple[Text, ...] = Field(min_length=1, max_length=64)
     database: Text = DEFAULT_DATABASE
 
 
@@ -107,9 +113,9 @@ class Layout:
             port=settings.broker_port,
             prefix=settings.prefix,
             tls=TlsConfig(
-                ca_file=self.broker / "ca.pem",
-                cert_file=self.controller / "controller.pem",
-                key_file=self.controller / "controller.key",
+                ca_file=self.broker / AUTHORITY,
+                cert_file=self.controller / CONTROLLER_CERTIFICATE,
+                key_file=self.controller / CONTROLLER_KEY,
             ),
         )
 
