@@ -22,6 +22,9 @@ MAX_DOCUMENT_BYTES = 64 * 2**10
 MAX_ENVELOPE_BYTES = 128 * 2**10
 """A document in base64 with its signatures."""
 
+MAX_ENROLMENT_BYTES = 256 * 2**10
+"""Has room for the largest root of trust, quoted."""
+
 Kem = Literal["p256", "mlkem768-x25519"]
 """DHKEM(P-256, HKDF-SHA256), or the hybrid with ML-KEM-768."""
 
@@ -139,3 +142,24 @@ class Identity(Document):
     csr: Annotated[str, Field(max_length=8000)]
     key_level: Literal["L0", "L1", "L2"]
     hw_class: Text
+
+
+class Enrolment(Document):
+    """What a device gets when it is enrolled. It is not signed: with it trust begins.
+
+    Attributes:
+        certificate: PEM, of the device's TLS key.
+        authority: PEM of the certificate authority of broker and devices.
+        root: TUF root metadata, exactly as it was signed.
+        host, port: where the broker is.
+        prefix: first levels of all topics.
+    """
+
+    schema_id: Literal["vigia.enrolment/1"] = Field(default="vigia.enrolment/1", alias="schema")
+    device: Name
+    certificate: Annotated[str, Field(max_length=16_384)]
+    authority: Annotated[str, Field(max_length=16_384)]
+    root: Annotated[str, Field(max_length=2**17)]
+    host: Text
+    port: Annotated[int, Field(ge=1, le=65_535)]
+    prefix: Text
