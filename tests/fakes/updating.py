@@ -1,0 +1,381 @@
+"""A device's updater with everything real but the network and the engines.
+
+The store, the trust, the keys, the bundles and their opening are the agent's own. Pieces come from a
+folder instead of a broker, and the proofs say what the test wants.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import threading
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+from agent.bundle.documents import (
+    APPROVAL,
+    ASSIGNMENT,
+    COMMAND,
+    REPORT,
+    Approval,
+    Assignment,
+    Command,
+    Report,
+)
+from agent.bundle.dsse import key_of_pem, sign, verify
+from agent.bundle.filekeys import make_keys
+from agent.bundle.grant import grant_info, seal_grant
+from agent.bundle.index import BlockIndex
+from agent.bundle.manifest import bundle_id, parse_manifest
+from agent.bundle.seal import INDEX, MANIFEST, PAYLOAD, Packed
+from agent.bundle.trust import Trust
+from agent.config import UpdatesConfig
+from agent.errors import TransferError
+from agent.update.course import Course
+from agent.update.inbox import Inbox
+from agent.update.memoryfolder import MemoryFolder
+from agent.update.opening import Opener
+from agent.update.ports import Candidate, Finding, UpdateCancelled
+from agent.update.preflight import Device
+from agent.update.record import OUTCOMES, Record
+from agent.update.reporting import Reporter
+from agent.update.staging import FOLDER
+from agent.update.store import Store
+from agent.update.telling import Teller
+from agent.update.updater import Updater
+from agent.wire.topics import FleetTopics, Topics
+from tests.fakes.tufrepository import NOW, TufRepository, target
+from tests.vectors.bundles import make_bundle
+
+DEVICE = "d1"
+SLOT = "main"
+SOON_S = 30.0
+PASSED = Finding(True, figures={"score": 0.9})
+
+
+class Controller:
+    """What the fleet's side signs; keeps bundles in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.repository = TufRepository(now=NOW)
+        self.repository.targets.targets.clear()
+        self.bundles: dict[str, Packed] = {}
+        self.counter = 0
+
+    def release(self, number: int, *, files: dict | None = None, **facts: object) -> Packed:
+        """Pack and sign a release; its version is `v<number>`."""
+        facts = {"version": f"v{number}", "release_counter": number, "expires": NOW + 1e7, **facts}
+        packed = make_bundle(
+            self.folder / "new", files, **{**facts, "expires": int(facts["expires"])}
+        )
+        place = self.folder / bundle_id(packed.digest)
+        (self.folder / "new").rename(place)
+        manifest = parse_manifest(packed.manifest)
+        self.repository.targets.targets[manifest.target] = target(
+            packed.manifest, manifest.release_counter, manifest.target
+        )
+        self.bundles[packed.digest] = packed
+        return packed
+
+    def trust(self) -> bytes:
+        return self.repository.publish()
+
+    def assign(self, packed: Packed, kem_public: bytes, **changes: object) -> bytes:
+        """The signed assignment of a bundle to the device."""
+        self.counter += 1
+        manifest = parse_manifest(packed.manifest)
+        fields = {
+            "device": DEVICE,
+            "slot": SLOT,
+            "counter": self.counter,
+            "campaign": "c1",
+            "target": manifest.target,
+            "sha256": packed.digest,
+            "release_counter": manifest.release_counter,
+            "not_before": int(NOW - 10),
+            "deadline": int(NOW + 3600),
+            **changes,
+        }
+        signers = fields.pop("signers", self.repository.keys["director"])
+        info = grant_info(packed.digest, fields["device"], fields["counter"])
+        grant = fields.pop("grant", None) or seal_grant("p256", kem_public, packed.data_key, info)
+        return sign(ASSIGNMENT, Assignment(grant=grant, **fields), signers)
+
+    def approve(self, packed: Packed, operator: int, campaign: str = "c1") -> str:
+        approval = Approval(campaign=campaign, sha256=packed.digest, at=int(NOW))
+        signer = self.repository.keys["operators"][operator]
+        return sign(APPROVAL, approval, [signer]).decode()
+
+    def command(self, verb: str, **changes: object) -> bytes:
+        fields = {
+            "device": DEVICE,
+            "verb": verb,
+            "slot": SLOT,
+            "nonce": secrets.token_hex(16),
+            "expires": int(NOW + 60),
+            **changes,
+        }
+        signers = fields.pop("signers", [self.repository.keys["operators"][0]])
+        return sign(COMMAND, Command(**fields), signers)
+
+
+class FolderFetcher:
+    """Gives the pieces that lie in a controller's folder; `hold` keeps blocks back."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.hold = threading.Event()
+        self.hold.set()
+        self.fetching = threading.Event()
+        self.fetched: deque[str] = deque(maxlen=100)
+
+    def piece(self, topic, max_bytes, _sha256, _timeout_s, _cancelled) -> bytes:
+        bundle, name = topic.split("/")[-2:]
+        path = self._folder / bundle / {"manifest": MANIFEST, "index": INDEX}[name]
+        self.fetched.append(name)
+        if not path.exists():
+            raise TransferError(f"{name} did not come")
+        data = path.read_bytes()
+        assert len(data) <= max_bytes
+        return data
+
+    def blocks(self, bundle, index: BlockIndex, staging, _window, _stall_s, tell, cancelled):
+        self.fetching.set()
+        while not self.hold.wait(0.01):
+            if cancelled.is_set():
+                raise UpdateCancelled
+        payload = (self._folder / bundle / PAYLOAD).read_bytes()
+        staging.payload.write_bytes(payload)
+        self.fetched.append("blocks")
+        tell(index.blocks, index.blocks, 1e6)
+
+
+class FakeProofs:
+    """Says what the test wants; remembers what serves.
+
+    Attributes:
+        serving: digest of what serves, or "configured".
+        findings: by stage; a finding, or an error to raise.
+        hold: stages that do not end before they are cancelled.
+    """
+
+    def __init__(self) -> None:
+        self.serving = "configured"
+        self.findings: dict[str, Finding | Exception] = {}
+        self.hold: set[str] = set()
+        self.stages: list[str] = []
+        self.begun = threading.Event()
+        self._cancelled = threading.Event()
+
+    def build(self, candidate: Candidate, tell: Callable) -> Finding:
+        return self._stage("build", candidate)
+
+    def gate(self, candidate: Candidate, tell: Callable) -> Finding:
+        return self._stage("gate", candidate)
+
+    def shadow(self, candidate: Candidate, tell: Callable) -> Finding:
+        return self._stage("shadow", candidate)
+
+    def canary(self, candidate: Candidate, tell: Callable) -> Finding:
+        self.serving = candidate.digest
+        return self._stage("canary", candidate)
+
+    def commit(self, candidate: Candidate) -> None:
+        assert self.serving == candidate.digest
+
+    def revert(self, _slot: str, previous: Candidate | None) -> None:
+        if previous is not None:
+            assert previous.files.is_dir()
+        self.serving = "configured" if previous is None else previous.digest
+
+    def install(self, candidate: Candidate) -> None:
+        self.serving = candidate.digest
+
+    def cancel(self) -> None:
+        self._cancelled.set()
+
+    def _stage(self, name: str, candidate: Candidate) -> Finding:
+        assert (candidate.files / "model.onnx").is_file()
+        self.stages.append(name)
+        if name in self.hold:
+            self._cancelled.clear()
+            self.begun.set()
+            assert self._cancelled.wait(SOON_S)
+            raise UpdateCancelled
+        found = self.findings.get(name, PASSED)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+
+class NotingTeller(Teller):
+    """Says when something was refused.
+
+    Attributes:
+        noted: called then.
+    """
+
+    noted: Callable[[], None]
+
+    def refused(self, what: str, reason: str) -> None:
+        super().refused(what, reason)
+        self.noted()
+
+
+class Site:
+    """One device; `start` and `stop` are its lives."""
+
+    def __init__(self, folder: Path, controller: Controller) -> None:
+        self.controller = controller
+        self.state = folder / "state"
+        self.keys = make_keys(self.state, "p256")
+        self.fetcher = FolderFetcher(controller.folder)
+        self.proofs = FakeProofs()
+        self.clock = NOW
+        self.told: list[dict] = []
+        self.reports: list[Report] = []
+        self.replies: list[dict] = []
+        self.restarts = 0
+        self.boots = 0
+        self.online = True
+        self._changed = threading.Condition()
+
+    def start(self) -> None:
+        """Start as the agent does: what is active is opened first."""
+        self.boots += 1
+        self.memory = MemoryFolder()
+        self.store = Store(self.state, lambda: self.clock)
+        trust = Trust(self.controller.repository.anchor, self.store.trust, lambda: self.clock)
+        opener = Opener(DEVICE, self.keys, self.memory, self.state / FOLDER)
+        topics, fleet = Topics("vigia/v1", DEVICE), FleetTopics("vigia/v1")
+        self.proofs.serving = "configured"
+        active = {}
+        installed = self.store.active(SLOT)
+        if installed is not None:
+            active[SLOT] = opener.installed(installed)
+            self.proofs.install(active[SLOT])
+        self.inbox = Inbox()
+        teller = NotingTeller(
+            self._tell,
+            topics,
+            device=DEVICE,
+            boot=f"b{self.boots}",
+            key_level="L0",
+            clock=lambda: self.clock,
+            wall=lambda: self.clock,
+        )
+        teller.noted = self._notify
+        self.teller = teller
+        course = Course(
+            settings=UpdatesConfig(),
+            store=self.store,
+            trust=trust,
+            opener=opener,
+            fetcher=self.fetcher,
+            topics=fleet,
+            proofs=self.proofs,
+            teller=teller,
+            device=Device("test", "1.0"),
+            now=trust.now,
+        )
+        reporter = Reporter(
+            store=self.store,
+            keys=self.keys,
+            send=self._report,
+            topics=topics,
+            device=DEVICE,
+            boot=f"b{self.boots}",
+            clock=lambda: self.clock,
+        )
+        self.updater = Updater(
+            device=DEVICE,
+            slots=[SLOT, "other"],
+            store=self.store,
+            trust=trust,
+            course=course,
+            proofs=self.proofs,
+            teller=teller,
+            reporter=reporter,
+            inbox=self.inbox,
+            reply=self._reply,
+            restart=self._restart,
+            state=self.state,
+            active=active,
+            now=trust.now,
+        )
+        self.updater.start()
+
+    def stop(self) -> None:
+        assert self.updater.close(SOON_S)
+        self.store.close()
+        self.memory.close()
+
+    def trust(self) -> None:
+        self.inbox.trust("", self.controller.trust())
+
+    def assign(self, packed: Packed, **changes: object) -> bytes:
+        envelope = self.controller.assign(packed, self.keys.kem_public, **changes)
+        self.inbox.assignment("", envelope)
+        return envelope
+
+    def wait_outcome(self, count: int) -> Report:
+        """The `count`-th report."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(self.reports) >= count, SOON_S), self.told[
+                -3:
+            ]
+            return self.reports[count - 1]
+
+    def wait_state(self, state: str) -> dict:
+        with self._changed:
+            assert self._changed.wait_for(
+                lambda: any(m["state"] == state for m in self.told), SOON_S
+            ), self.told[-3:]
+            return next(m for m in self.told if m["state"] == state)
+
+    def wait_refused(self, what: str, count: int = 1) -> str:
+        """Why the last thing was refused, once so many of a kind were."""
+        with self._changed:
+            assert self._changed.wait_for(
+                lambda: self.teller.counters()["refused"].get(what, 0) >= count, SOON_S
+            ), self.teller.counters()
+            return str(self.teller.counters()["last_refusal"])
+
+    def wait_reply(self, count: int = 1) -> dict:
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(self.replies) >= count, SOON_S)
+            return self.replies[count - 1]
+
+    def record(self) -> Record:
+        return self.store.record(SLOT)
+
+    def _tell(self, _topic: str, payload: bytes, _schema: str) -> None:
+        with self._changed:
+            self.told.append(json.loads(payload))
+            self._changed.notify_all()
+
+    def _report(self, _topic: str, payload: bytes, told: Callable[[], None]) -> bool:
+        if not self.online:
+            return False
+        report = verify(payload, REPORT, Report, [key_of_pem(self.keys.sign_public_pem)])
+        assert report.outcome in {state.value for state in OUTCOMES}
+        told()
+        with self._changed:
+            self.reports.append(report)
+            self._changed.notify_all()
+        return True
+
+    def _reply(self, nonce: str, payload: bytes) -> None:
+        with self._changed:
+            self.replies.append(json.loads(payload))
+            assert self.replies[-1]["nonce"] == nonce
+            self._changed.notify_all()
+
+    def _restart(self) -> None:
+        self.restarts += 1
+
+    def _notify(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
