@@ -205,6 +205,13 @@ def test_the_newest_root_withheld(repo, trust, store):
     refused(trust, store, message, ManifestError, "belongs to root 2")
 
 
+def test_a_new_root_beside_a_set_of_before(repo, trust, store):
+    """It may have taken the rights of those who signed that set: somebody must be told."""
+    repo.add_root()
+    refused(trust, store, repo.message(), ManifestError, "belongs to root 1")
+    trust.refresh(repo.publish())
+
+
 def test_an_accepted_root_withheld_later(repo, trust, store):
     """The chain that was accepted counts, whether it is sent again or not."""
     repo.add_root()
