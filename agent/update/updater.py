@@ -133,8 +133,8 @@ class Updater:
         for slot in sorted(self._slots):
             self._guarded(self._recover, slot)
         while not self._inbox.closed:
-            self._inbox.wait(LOOK_S)
             self._guarded(self._turn)
+            self._inbox.wait(LOOK_S)
         self._steps.break_off(Stopped())
         self._steps.wait()
         self._guarded(self._finish_step)
@@ -153,6 +153,8 @@ class Updater:
         self._concluded(record if again == record else self._store.save(again))
 
     def _turn(self) -> None:
+        self._steps.look()
+        self._finish_step()
         arrived = self._inbox.take()
         if arrived.trust is not None:
             self._refresh(arrived.trust)
@@ -162,8 +164,6 @@ class Updater:
         self._waiting = arrived.assignment or self._waiting
         if self._waiting is not None:
             self._consider(self._waiting)
-        self._steps.look()
-        self._finish_step()
         self._begin_step()
         self._reporter.send()
 

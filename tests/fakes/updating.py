@@ -1,7 +1,7 @@
 """A device's updater with everything real but the network and the engines.
 
-The store, the trust, the keys, the bundles and their opening are the agent's own. Pieces come from a
-folder instead of a broker, and the proofs say what the test wants.
+The store, the trust, the keys, the bundles and their opening are the agent's own. Pieces come from
+a folder instead of a broker, and the proofs say what the test wants.
 """
 
 from __future__ import annotations

@@ -178,7 +178,7 @@ def test_the_same_retained_assignment_at_every_connection_is_no_refusal(site):
 def test_garbage_on_every_topic_is_counted_and_changes_nothing(site):
     for hear in (site.inbox.trust, site.inbox.assignment, site.inbox.command):
         hear("", b"\xff{")
-    site.wait_refused("command")
+    site.wait_refused("assignment")
     assert set(site.teller.counters()["refused"]) == {"trust message", "assignment", "command"}
     committed(site, 1)
 
