@@ -194,7 +194,8 @@ def explained(path: Path, what: str) -> Iterator[None]:
             f"{path}: cannot {what}: {error}; see to the disk (full, read-only, rights) and start "
             "the agent anew; until then no update is begun"
         ) from error
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+        # SQLite quotes names of a damaged schema in its messages, which then are no UTF-8.
         raise StoreError(_damaged(path, str(error))) from error
     except OSError as error:
         raise StoreError(f"{path}: cannot {what}: {error.strerror or error}") from error

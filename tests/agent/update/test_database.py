@@ -118,6 +118,16 @@ def test_flipped_bits_end_in_one_kind_of_error(used, clock, data):
             (used / left).unlink(missing_ok=True)
 
 
+@pytest.mark.parametrize("word", [b"TABLE records", b"campaign TEXT", b"tablequarantine"])
+@pytest.mark.parametrize("byte", [0xFF, 0xCE, 0x00])
+def test_a_schema_that_is_no_text_any_more_is_damage(used, clock, word, byte):
+    broken = bytearray((used / FILE).read_bytes())
+    broken[broken.index(word) + 8] = byte
+    (used / FILE).write_bytes(broken)
+    with pytest.raises(StoreError, match=r"state\.db: (damaged|cannot)"):
+        Store(used, clock)
+
+
 @pytest.mark.parametrize("damage", [lambda p: p.unlink(), lambda p: p.write_bytes(b"")])
 def test_a_lost_state_is_never_begun_anew(used, clock, damage):
     damage(used / FILE)
