@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 from agent import __version__
 from agent.bundle.keys import default_state_dir, open_keys
 from agent.bundle.trust import Trust
+from agent.bundle.trustmessage import ROLE_BYTES
 from agent.device import hardware_class, jetpack
-from agent.enrol import read_root
-from agent.errors import AgentError, BundleError, KeyStoreError, StoreError
+from agent.errors import AgentError, BundleError, KeyStoreError, SignatureError, StoreError
 from agent.update import fallback
 from agent.update.course import Course
 from agent.update.fetch import Fetcher
@@ -35,6 +35,7 @@ from agent.versions import versions
 from agent.wire.schema import COMMAND_REPLY, UPDATE_REQUEST
 from agent.wire.topics import FleetTopics
 from agent.wire.updaterequest import encode_update_request
+from engines.durable import read_bounded
 from engines.errors import EngineError
 
 if TYPE_CHECKING:
@@ -55,6 +56,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RECEIVE_QOS = 1
+
+ROOT_FILE = "root.json"
+"""The first root of trust, in the state folder: `vigia enroll install` puts it there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,8 +222,7 @@ class Receiver:
         self._around = around
         self._store = store
         client, topics, settings = around.client, around.topics, around.settings
-        root = read_root(settings.root_file, around.state)
-        trust = Trust(root, store.trust, time.time)
+        trust = Trust(_root(around), store.trust, time.time)
         self._fleet = FleetTopics(around.mqtt.prefix)
         self._fetcher = Fetcher(around.mqtt, around.device, self._fleet, self._ask)
         self._inbox = Inbox()
@@ -311,3 +314,17 @@ class Receiver:
         self._around.client.publish(
             self._around.topics.reply(nonce), payload, qos=1, schema=COMMAND_REPLY
         )
+
+
+def _root(around: Surroundings) -> bytes:
+    path = around.settings.root_file or around.state / ROOT_FILE
+    try:
+        root = read_bounded(path, ROLE_BYTES["root"])
+    except OSError as error:
+        raise SignatureError(
+            f"there is no root of trust: {path}: {error.strerror or error}; enrol the device "
+            "(`vigia enroll`, then `vigia enroll install` with the controller's answer)"
+        ) from error
+    if root is None:
+        raise SignatureError(f"{path} is larger than any root of trust")
+    return root
