@@ -13,6 +13,7 @@ import os
 from typing import TYPE_CHECKING
 
 from agent.errors import StoreError
+from agent.update.failpoints import hit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -82,6 +83,7 @@ class BlockFile:
         """
         try:
             _write_at(self._payload, block, self._index.offset_of(number))
+            hit("C1.block")
             at, bit = number // BITS, 1 << number % BITS
             self._marks[at] |= bit
             _write_at(self._have, self._marks[at : at + 1], at)

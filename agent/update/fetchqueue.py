@@ -37,16 +37,15 @@ class FetchQueue:
             self._waiting.append((topic, payload))
             self._changed.notify()
 
-    def take(self, timeout_s: float) -> list[tuple[str, bytes]]:
+    def take(self, most: int, timeout_s: float) -> list[tuple[str, bytes]]:
         """Wait for messages.
 
         Returns:
-            All that wait, the oldest first; empty if none came in time.
+            Topics and payloads, the oldest first, at most so many; empty if none came in time.
         """
         with self._changed:
             if not self._waiting:
                 self._changed.wait(timeout_s)
-            taken = list(self._waiting)
-            self._waiting.clear()
-            self._bytes = 0
+            taken = [self._waiting.popleft() for _ in range(min(most, len(self._waiting)))]
+            self._bytes -= sum(len(payload) + OVERHEAD_BYTES for _, payload in taken)
             return taken

@@ -29,6 +29,9 @@ MAX_BAD = 3
 """Blocks that are not what the index says before the transfer is given up: whoever published them
 will go on."""
 
+SILENT_STALLS = 2
+"""After so many stalls in a row without any block, the connection itself may be at fault."""
+
 MAX_REQUESTED = 4096
 """Blocks that the controller is asked for at once."""
 
@@ -45,6 +48,7 @@ class Step:
         keep: the block just received is the right one: to be written before anything else.
         request: first and last of each range that the controller shall publish again.
         done: nothing is missing any more, once the block that is to be kept is written.
+        reconnect: this connection gives nothing any more; another one may.
         failed: why the transfer is given up, or empty.
     """
 
@@ -53,6 +57,7 @@ class Step:
     keep: bool = False
     request: Ranges = ()
     done: bool = False
+    reconnect: bool = False
     failed: str = ""
 
 
@@ -92,6 +97,7 @@ class Transfer:
         self._next = 0
         self._quiet_since: float | None = None
         self._fruitless = 0
+        self._silent = 0
 
     @property
     def done(self) -> bool:
@@ -142,13 +148,19 @@ class Transfer:
         # broker has lost more than a few.
         wanted = self._missing() if self._fruitless and news else sorted(self._asked)
         self._fruitless += 1
+        self._silent += 1
         for number in wanted:
             self._state[number] = REQUESTED
-        return Step(subscribe=tuple(sorted(self._asked)), request=ranges(wanted))
+        return Step(
+            subscribe=tuple(sorted(self._asked)),
+            request=ranges(wanted),
+            reconnect=self._silent % SILENT_STALLS == 0,
+        )
 
     def _accept(self, number: int, size: int, now: float) -> Step:
         if self._state[number] == MISSING:
             self._fruitless = 0
+        self._silent = 0
         self._quiet_since = now
         self._state[number] = PRESENT
         self._left -= 1
