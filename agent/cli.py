@@ -24,6 +24,7 @@ from agent.commands import (
     demo,
     detect,
     engine,
+    enroll,
     fleet,
     model,
     run,
@@ -68,6 +69,7 @@ app.add_typer(config.app, name="config")
 app.add_typer(cameras.app, name="cameras")
 app.add_typer(model.app, name="model")
 app.add_typer(engine.app, name="engine")
+app.add_typer(enroll.app, name="enroll")
 app.add_typer(update.app, name="update")
 app.add_typer(bundle.app, name="bundle")
 app.add_typer(fleet.app, name="fleet")

@@ -65,8 +65,9 @@ def load_credentials(environ: Mapping[str, str]) -> SoftKeys:
     folder = environ.get(CREDENTIALS_VARIABLE)
     if not folder:
         raise KeyStoreError(
-            f"updates.keys: ${CREDENTIALS_VARIABLE} is not set; the unit needs "
-            f"`LoadCredential={KEM_FILE}:...` and `LoadCredential={SIGN_FILE}:...`"
+            f"updates.keys: ${CREDENTIALS_VARIABLE} is not set. Enrol with `kind: file`, then have "
+            f"the unit load {KEM_FILE} and {SIGN_FILE} of the state folder (LoadCredential=, or "
+            "LoadCredentialEncrypted= after `systemd-creds encrypt`)"
         )
     return load_keys(Path(folder), forbidden=CREDENTIAL_OTHERS)
 

@@ -10,7 +10,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from agent.bundle.filekeys import load_credentials, load_keys
+from agent.bundle import filekeys
+from agent.errors import KeyStoreError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -85,15 +86,38 @@ def open_keys(
         KeyStoreError: they are missing, cannot be used, or others can read them.
     """
     if config.kind == "file":
-        return load_keys(state_dir)
+        return filekeys.load_keys(state_dir)
     if config.kind == "credential":
-        return load_credentials(environ)
+        return filekeys.load_credentials(environ)
     from agent.bundle.pkcs11 import open_token  # noqa: PLC0415 - an extra that few install
 
-    assert config.module is not None
-    assert config.token is not None
-    assert config.pin is not None
-    return open_token(config.module, config.token, config.pin.get_secret_value())
+    return open_token(*_token(config))
+
+
+def make_keys(
+    config: KeyConfig, state_dir: Path, kem: Kem, environ: Mapping[str, str] = os.environ
+) -> DeviceKeys:
+    """Make the keys that are missing where they are to be kept, and open all.
+
+    Args:
+        config: where they are kept. systemd's credentials are made by its own tools, of keys that
+            were made as files.
+        state_dir: the state folder.
+        kem: kind of the key for grants, if it is made now.
+        environ: where systemd says where credentials lie.
+
+    Raises:
+        KeyStoreError: they cannot be made there, or as `open_keys`.
+    """
+    if config.kind == "file":
+        return filekeys.make_keys(state_dir, kem)
+    if config.kind == "credential":
+        return filekeys.load_credentials(environ)
+    if kem != "p256":
+        raise KeyStoreError("a PKCS#11 token has keys of P-256 only; leave --kem out")
+    from agent.bundle.pkcs11 import make_token_keys  # noqa: PLC0415 - an extra that few install
+
+    return make_token_keys(*_token(config))
 
 
 def default_state_dir(environ: Mapping[str, str] = os.environ) -> Path:
@@ -109,3 +133,11 @@ def default_state_dir(environ: Mapping[str, str] = os.environ) -> Path:
     # A relative path is to be ignored (XDG Base Directory Specification 0.8).
     base = Path(xdg) if xdg and Path(xdg).is_absolute() else Path.home() / ".local" / "state"
     return base / "vigia"
+
+
+def _token(config: KeyConfig) -> tuple[Path, str, str]:
+    """Library, label, PIN."""
+    assert config.module is not None
+    assert config.token is not None
+    assert config.pin is not None
+    return config.module, config.token, config.pin.get_secret_value()

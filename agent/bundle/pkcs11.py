@@ -76,7 +76,6 @@ class TokenKeys:
         assert isinstance(kem_private, pkcs11.DeriveMixin)
         assert isinstance(sign_private, pkcs11.SignMixin)
         self._kem, self._signing = kem_private, sign_private
-        self._session = session
         self._key = SSlibKey.from_crypto(self._public)
         self.kem_public = kem.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
         self._prove()
@@ -112,11 +111,6 @@ class TokenKeys:
     def signer(self) -> Signer:
         """See `DeviceKeys`."""
         return KeySigner(self._key, self.sign)
-
-    def close(self) -> None:
-        """Log out."""
-        with self._lock, token_errors():
-            self._session.close()
 
     def _exchange(self, point: bytes) -> bytes:
         """The private key times a point; its x coordinate."""
