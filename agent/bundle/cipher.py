@@ -126,8 +126,6 @@ class Decryptor:
             BundleError: the payload was cut, or altered at its end.
         """
         try:
-            if len(self._ahead) < HEADER_BYTES:
-                raise _altered()
             return self._stream.finalize()
         except InvalidTag:
             raise _altered() from None

@@ -259,7 +259,7 @@ MAKERS: dict[str, tuple[Callable[[], onnx.ModelProto | bytes], str]] = {
     "tensor: in segments": (_segment, "field 3 is not known"),
     "deep: branches": (_nodes(nested(content.MAX_GRAPH_DEPTH + 1)), "graphs nested deeper"),
     "deep: types": (_deep_type, "a type nested deeper"),
-    "many: nodes": (_many_nodes, "more than 100000 nodes"),
+    "many: nodes": (_many_nodes, "graph: more than 100000 nodes"),
     "many: tensors": (_many_tensors, "more than 200000 tensors"),
     "wire: two graphs": (_plus(field(7, b"")), "stands twice"),
     "many: functions, expanded": (_laughs, "become more than"),

@@ -48,11 +48,11 @@ def test_it_describes_the_payload(bundle):
 
 
 def test_a_block_that_does_not_exist_never_fits(bundle):
-    index = read_bundle(bundle).index
-    last = b"x"
-    for number in (-1, index.blocks, 2**40):
-        assert not index.fits(number, last)
-        assert not index.fits(number, b"")
+    opened = read_bundle(bundle)
+    index, first = opened.index, opened.payload.read_bytes()[:BLOCK_BYTES]
+    for number in (-index.blocks, -1, index.blocks, 2**40):
+        for block in (first, b"x", b""):
+            assert not index.fits(number, block)
 
 
 @given(st.integers(1, 1000), st.integers(1, 5000))
