@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
 
 __all__ = [
+    "CONTROLLER_SERIAL",
     "MAX_COUNTER",
     "Assignment",
     "Bundle",
@@ -60,6 +61,10 @@ __all__ = [
 ]
 
 SCHEMA_VERSION = 1
+
+CONTROLLER_SERIAL = "controller.serial"
+"""Setting: serial number of the controller's present certificate, hexadecimal."""
+
 BUSY_TIMEOUT_S = 30.0
 """How long a command waits for another's transaction."""
 

@@ -18,6 +18,7 @@ from agent.wire.topics import FleetTopics
 from fleet.audit import CONTROLLER, Audit
 from fleet.auditchain import Actor
 from fleet.authority import Authority
+from fleet.brokerfolder import BrokerFolder
 from fleet.database import Database
 from fleet.errors import NotPermittedError
 from fleet.keyring import AUDIT_KEY, Keyring
@@ -52,6 +53,7 @@ class Fleet:
         layout: what lies where.
         settings: what the fleet is called, and where its broker is.
         database, repository, authority, audit: its parts.
+        broker: files for the broker.
         keys: private keys.
         vault: the online keys' vault, which closes and opens data keys.
         topics: that all devices read.
@@ -73,7 +75,8 @@ class Fleet:
         self.passphrases = passphrases or Passphrases()
         self.keys = Keyring(self.layout, self.passphrases)
         self.vault = self.keys.vault
-        self.authority = Authority(self.layout.authority, self.vault)
+        self.authority = Authority(self.layout.authority, self.vault, now)
+        self.broker = BrokerFolder(self.layout, self.settings)
         self.repository = Repository(self.layout.repository, now)
         self.topics = FleetTopics(self.settings.prefix)
         self.now = now

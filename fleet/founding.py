@@ -16,12 +16,12 @@ from fleet.audit import Audit
 from fleet.auditchain import Actor
 from fleet.authority import Authority
 from fleet.brokerfolder import BrokerFolder
-from fleet.database import Database
+from fleet.database import CONTROLLER_SERIAL, Database, write_setting
 from fleet.errors import FleetError
 from fleet.keyring import AUDIT_KEY, OFFLINE, ONLINE, operators_own
 from fleet.layout import Layout, Settings, settings_text
 from fleet.metadatafolder import replace
-from fleet.operators import add_operator
+from fleet.operators import add_operator, check_name
 from fleet.repository import Repository
 from fleet.roles import Role
 from fleet.signing import KeySet, add_signature
@@ -57,11 +57,12 @@ class Plan:
     operator: str
 
     def check(self) -> None:
-        """See that the numbers can be.
+        """See that names and numbers can be.
 
         Raises:
             FleetError: they cannot.
         """
+        check_name(self.operator)
         for called, keys, threshold in (
             ("root", self.root_keys, self.root_threshold),
             ("release", self.release_keys, self.release_threshold),
@@ -143,6 +144,8 @@ class _Founding:
         self._database()
 
     def _keys(self) -> None:
+        # The vaults make theirs only; this one is nobody else's business either.
+        self.layout.online_keys.parent.mkdir(mode=0o700)
         for name in (*self._roots(), *self._releases()):
             self.public[name] = self.offline.create_key(name, self.offline_passphrase)
         for name in ONLINE_KEYS:
@@ -176,7 +179,9 @@ class _Founding:
     def _certificates(self) -> None:
         self.authority.create(self.plan.settings.name, self.online_passphrase)
         self.broker.write_server(self.authority, self.online_passphrase)
-        self.broker.write_controller(self.authority, self.online_passphrase)
+        self.controller_serial = self.broker.write_controller(
+            self.authority, self.online_passphrase
+        )
 
     def _database(self) -> None:
         plan = self.plan
@@ -186,6 +191,7 @@ class _Founding:
             audit = Audit(self.layout.audit, database, lambda: self._signer(AUDIT_KEY), self.now)
             first = Actor(plan.operator, self.operators.signer(plan.operator, self.own))
             with database.session() as session:
+                write_setting(session, CONTROLLER_SERIAL, self.controller_serial)
                 add_operator(
                     session,
                     plan.operator,

@@ -79,10 +79,7 @@ def add_operator(
     Raises:
         FleetError: the name is taken or cannot be, or key and role do not fit.
     """
-    if not NAME.fullmatch(name) or name == CONTROLLER:
-        raise FleetError(
-            f"an operator cannot be called {name!r}; take letters, digits, - and _, at most 64"
-        )
+    check_name(name)
     if session.get(Operator, name) is not None:
         raise FleetError(f"there is or was an operator {name!r}; names are used once")
     if (key is not None) is not role.has_key:
@@ -100,6 +97,18 @@ def add_operator(
     session.add(operator)
     session.flush()
     return operator
+
+
+def check_name(name: str) -> None:
+    """See that an operator can be called so.
+
+    Raises:
+        FleetError: not so.
+    """
+    if not NAME.fullmatch(name) or name == CONTROLLER:
+        raise FleetError(
+            f"an operator cannot be called {name!r}; take letters, digits, - and _, at most 64"
+        )
 
 
 def remove_operator(session: Session, name: str, now: int) -> Operator:
