@@ -27,7 +27,7 @@ from agent.bundle.dsse import key_of_pem, sign, verify
 from agent.bundle.filekeys import make_keys
 from agent.bundle.grant import grant_info, seal_grant
 from agent.bundle.index import BlockIndex
-from agent.bundle.manifest import bundle_id, parse_manifest
+from agent.bundle.manifest import BLOCK_BYTES, bundle_id, parse_manifest
 from agent.bundle.seal import INDEX, MANIFEST, PAYLOAD, Packed
 from agent.bundle.trust import Trust
 from agent.config import UpdatesConfig
@@ -57,16 +57,23 @@ PASSED = Finding(True, figures={"score": 0.9})
 class Controller:
     """What the fleet's side signs; keeps bundles in a folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, now: float = NOW, prefix: str = "vigia/v1") -> None:
         self.folder = folder
-        self.repository = TufRepository(now=NOW)
+        self.prefix = prefix
+        self.now = now
+        self.repository = TufRepository(now=now)
         self.repository.targets.targets.clear()
         self.bundles: dict[str, Packed] = {}
         self.counter = 0
 
     def release(self, number: int, *, files: dict | None = None, **facts: object) -> Packed:
         """Pack and sign a release; its version is `v<number>`."""
-        facts = {"version": f"v{number}", "release_counter": number, "expires": NOW + 1e7, **facts}
+        facts = {
+            "version": f"v{number}",
+            "release_counter": number,
+            "expires": self.now + 1e7,
+            **facts,
+        }
         packed = make_bundle(
             self.folder / "new", files, **{**facts, "expires": int(facts["expires"])}
         )
@@ -94,8 +101,8 @@ class Controller:
             "target": manifest.target,
             "sha256": packed.digest,
             "release_counter": manifest.release_counter,
-            "not_before": int(NOW - 10),
-            "deadline": int(NOW + 3600),
+            "not_before": int(self.now - 10),
+            "deadline": int(self.now + 3600),
             **changes,
         }
         signers = fields.pop("signers", self.repository.keys["director"])
@@ -104,9 +111,24 @@ class Controller:
         return sign(ASSIGNMENT, Assignment(grant=grant, **fields), signers)
 
     def approve(self, packed: Packed, operator: int, campaign: str = "c1") -> str:
-        approval = Approval(campaign=campaign, sha256=packed.digest, at=int(NOW))
+        approval = Approval(campaign=campaign, sha256=packed.digest, at=int(self.now))
         signer = self.repository.keys["operators"][operator]
         return sign(APPROVAL, approval, [signer]).decode()
+
+    def pieces(self, packed: Packed) -> dict[str, bytes]:
+        """What is retained for a bundle, by topic."""
+        topics, bundle = FleetTopics(self.prefix), bundle_id(packed.digest)
+        folder = self.folder / bundle
+        payload = (folder / PAYLOAD).read_bytes()
+        blocks = range(0, len(payload), BLOCK_BYTES)
+        return {
+            topics.manifest(bundle): packed.manifest,
+            topics.index(bundle): (folder / INDEX).read_bytes(),
+            **{
+                topics.block(bundle, number): payload[at : at + BLOCK_BYTES]
+                for number, at in enumerate(blocks)
+            },
+        }
 
     def command(self, verb: str, **changes: object) -> bytes:
         fields = {
@@ -114,7 +136,7 @@ class Controller:
             "verb": verb,
             "slot": SLOT,
             "nonce": secrets.token_hex(16),
-            "expires": int(NOW + 60),
+            "expires": int(self.now + 60),
             **changes,
         }
         signers = fields.pop("signers", [self.repository.keys["operators"][0]])
