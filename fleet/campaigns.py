@@ -192,6 +192,16 @@ class Campaigns:
                     ended.append(row.device)
         return ended
 
+    def left(self, name: str, devices: Iterable[str]) -> list[str]:
+        """As `closed`, for devices that nothing more is expected of."""
+        return self.closed(name, devices, Outcome.LEFT)
+
+    def running(self) -> list[str]:
+        """Names of the campaigns that go on."""
+        with self._database.reading() as session:
+            wanted = select(Row.name).where(Row.state == Status.RUNNING.value).order_by(Row.name)
+            return list(session.scalars(wanted))
+
     def save(
         self,
         name: str,

@@ -10,18 +10,19 @@ from sqlalchemy import select
 from fleet.answering import Answers
 from fleet.assigning import Assigner
 from fleet.bundlefiles import BundleFiles
+from fleet.campaign import Status
 from fleet.campaigns import Campaigns, Offer
 from fleet.errors import FleetError
 from fleet.link import Inbox
-from fleet.publishing import publish_bundle, publish_trust
+from fleet.publishing import publish_bundle, publish_trust, withdraw_bundle
 from fleet.rollout import Rollout, Router
-from fleet.tables import Bundle, Device
+from fleet.tables import Bundle, Campaign, Device
 from fleet.watching import Board, Reports
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fleet.campaign import Campaign
+    from fleet.campaign import Plan
     from fleet.fleetfolder import Fleet
     from fleet.link import Outlet
 
@@ -93,12 +94,44 @@ def publish(
             f"{row.family} {row.version} is not released yet"
             + (f": {missing}" if missing else "; have it signed with `vigia fleet sign`")
         )
-    fleet.publish_metadata()
     sent = publish_bundle(outlet, fleet.topics, files, broker_of(fleet), tell, anew=anew)
-    publish_trust(outlet, fleet.topics, fleet.repository.message())
+    publish_metadata(fleet, outlet)
     with fleet.database.session() as session:
         session.get_one(Bundle, row.digest).published_at = int(fleet.now())
     return sent
+
+
+def publish_metadata(fleet: Fleet, outlet: Outlet) -> None:
+    """Have the broker hold the current metadata, renewed where it ends soon.
+
+    Raises:
+        FleetError: an offline role has ended, or a key is missing.
+        BrokerError: the broker does not take it.
+    """
+    fleet.publish_metadata()
+    publish_trust(outlet, fleet.topics, fleet.repository.message())
+
+
+def withdraw_from_broker(
+    fleet: Fleet, outlet: Outlet, row: Bundle, tell: Callable[[int, int], None]
+) -> None:
+    """Have the broker forget a bundle, and answer no more requests for it.
+
+    Raises:
+        FleetError: a campaign that goes on needs it.
+        BrokerError: the broker does not take it.
+    """
+    with fleet.database.session() as session:
+        going = select(Campaign.name).where(
+            Campaign.digest == row.digest, Campaign.state == Status.RUNNING.value
+        )
+        name = session.scalar(going)
+        if name is not None:
+            raise FleetError(
+                f"campaign {name!r} needs it; wait for its end or `vigia fleet stop` it"
+            )
+        session.get_one(Bundle, row.digest).published_at = None
+    withdraw_bundle(outlet, fleet.topics, files_of(fleet, row), tell)
 
 
 def open_rollout(
@@ -129,7 +162,7 @@ def open_rollout(
         campaigns=campaigns,
         campaign=campaign,
         offer=offer,
-        assigner=_assigner(fleet, campaigns, campaign, offer) if assigns else None,
+        assigner=_assigner(fleet, campaigns, campaign.plan, offer) if assigns else None,
         sender=outlet,
         inbox=inbox or Inbox(),
         router=router,
@@ -148,7 +181,20 @@ def open_rollout(
     return rollout
 
 
-def _assigner(fleet: Fleet, campaigns: Campaigns, campaign: Campaign, offer: Offer) -> Assigner:
+def running_campaign(fleet: Fleet) -> str:
+    """The one campaign that goes on.
+
+    Raises:
+        FleetError: there is none, or more than one.
+    """
+    names = Campaigns(fleet.database, fleet.now).running()
+    if len(names) != 1:
+        known = f"say which: {', '.join(names)}" if names else "no campaign goes on"
+        raise FleetError(f"{known}; see `vigia fleet status`")
+    return names[0]
+
+
+def _assigner(fleet: Fleet, campaigns: Campaigns, plan: Plan, offer: Offer) -> Assigner:
     with fleet.database.reading() as session:
         wrapped = session.get_one(Bundle, offer.digest).data_key
     return Assigner(
@@ -156,7 +202,7 @@ def _assigner(fleet: Fleet, campaigns: Campaigns, campaign: Campaign, offer: Off
         signers=fleet.directors(),
         offer=offer,
         data_key=fleet.keys.unwrap(wrapped),
-        deadline_s=campaign.plan.deadline_s,
+        deadline_s=plan.deadline_s,
         now=fleet.now,
         approvals=campaigns.approvals(offer.campaign),
     )

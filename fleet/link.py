@@ -84,7 +84,15 @@ class Outlet:
         for topic_filter in topic_filters:
             self._link.subscribe(topic_filter, inbox.put, qos=1)
 
-    def send(self, topic: str, payload: bytes, *, retain: bool = True, schema: str = "") -> None:
+    def send(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        retain: bool = True,
+        schema: str = "",
+        expiry_s: int | None = None,
+    ) -> None:
         """Give a QoS 1 message to the link, waiting as long as it has too many.
 
         Raises:
@@ -93,7 +101,9 @@ class Outlet:
         end = time.monotonic() + self._patience_s
         while True:
             self._room.clear()
-            if self._link.publish(topic, payload, qos=1, retain=retain, schema=schema):
+            if self._link.publish(
+                topic, payload, qos=1, retain=retain, schema=schema, expiry_s=expiry_s
+            ):
                 return
             left = end - time.monotonic()
             if left <= 0:

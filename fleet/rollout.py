@@ -165,7 +165,7 @@ class Rollout:
             self._campaigns.closed(self.offer.campaign, step.timed_out, Outcome.TIMED_OUT)
         for begin in range(0, len(step.assign), CHUNK_DEVICES):
             self._assign(step.assign[begin : begin + CHUNK_DEVICES])
-        for device in self._campaigns.closed(self.offer.campaign, step.left, Outcome.LEFT):
+        for device in self._campaigns.left(self.offer.campaign, step.left):
             # Who has not begun yet shall not begin any more.
             self._sender.send(Topics(self._prefix, device).assignment, b"")
         if (self.campaign.status, self.campaign.opened) != before:

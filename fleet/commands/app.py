@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import typer
 
-from fleet.commands import audit, group
+from fleet.commands import (
+    assign,
+    audit,
+    group,
+    pack,
+    publish,
+    push,
+    rollback,
+    sign,
+    status,
+    watch,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -14,3 +25,14 @@ app = typer.Typer(
 
 app.add_typer(group.app, name="group")
 app.add_typer(audit.app, name="audit")
+
+app.command("push")(push.push)
+app.command("pack")(pack.pack)
+app.command("sign")(sign.sign)
+app.command("publish")(publish.publish)
+app.command("assign")(assign.assign)
+app.command("approve")(assign.approve)
+app.command("watch")(watch.watch)
+app.command("stop")(assign.stop)
+app.command("status")(status.status)
+app.command("rollback")(rollback.rollback)

@@ -1,0 +1,180 @@
+"""What an operator orders: a campaign, an approval of one, a command to a device."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from agent.bundle.documents import APPROVAL, COMMAND, MAX_ENVELOPE_BYTES, Approval, Command
+from agent.bundle.dsse import sign
+from engines.durable import read_bounded
+from fleet.campaign import Plan, Status, stages_of
+from fleet.campaigns import Campaigns, Offer
+from fleet.errors import FleetError
+from fleet.groups import chosen_devices
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from fleet.auditchain import Actor
+    from fleet.fleetfolder import Fleet
+    from fleet.tables import Bundle
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]+")
+NAME_TOKEN_BYTES = 3
+LONGEST_STEM = 50
+
+COMMAND_LIFE_S = 3600
+"""A device that is away for longer does not obey a command any more."""
+
+NONCE_BYTES = 16
+
+Verb = Literal["rollback", "pause", "resume", "restart"]
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """Whom a campaign is for, and how it goes.
+
+    Attributes:
+        devices, groups: named by the operator.
+        percents: of all of them once each stage is open; see `fleet.campaign.stages_of`.
+        success, max_errors, min_sample, deadline_s: as `fleet.campaign.Plan`.
+    """
+
+    devices: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    percents: tuple[float, ...] = (100.0,)
+    success: float = 0.9
+    max_errors: float = 0.2
+    min_sample: int = 1
+    deadline_s: float = 3600.0
+
+
+def campaign_name(row: Bundle) -> str:
+    """A name that no other campaign has."""
+    stem = NOT_IN_NAMES.sub("-", f"{row.family}-{row.version}").strip("-_")[:LONGEST_STEM]
+    return f"{stem}-{secrets.token_hex(NAME_TOKEN_BYTES)}"
+
+
+def order_campaign(
+    fleet: Fleet,
+    actor: Actor,
+    row: Bundle,
+    targets: Targets,
+    *,
+    slot: str,
+    name: str,
+    approvals: Sequence[Path] = (),
+) -> Plan:
+    """Create a campaign, approved by whoever orders it; nobody is assigned anything yet.
+
+    Args:
+        fleet: the fleet.
+        actor: who orders it.
+        row: the bundle.
+        targets: whom it is for.
+        slot: model slot on the devices.
+        name: of the campaign.
+        approvals: files with the approvals of others.
+
+    Raises:
+        FleetError: devices, groups or rules are not possible, or approvals are missing.
+    """
+    if not NAME.fullmatch(name):
+        raise FleetError(
+            f"a campaign cannot be called {name!r}; take letters, digits, - and _, at most 64"
+        )
+    with fleet.database.reading() as session:
+        found = chosen_devices(session, targets.devices, targets.groups)
+    plan = Plan(
+        stages_of([device.id for device in found], targets.percents, name),
+        targets.success,
+        targets.max_errors,
+        targets.min_sample,
+        targets.deadline_s,
+    )
+    envelopes = [approve(fleet, actor, row, name).decode(), *map(_approval, approvals)]
+    needed = fleet.repository.published().policy.approvals
+    if len(envelopes) < needed:
+        raise FleetError(
+            f"the release keys demand {needed} approvals, there are {len(envelopes)}: let others "
+            f"say `vigia fleet approve` for campaign {name!r}, and give their files with --approval"
+        )
+    offer = Offer(name, slot, row.digest, row.family, row.version, row.release_counter)
+    details = {
+        "campaign": name,
+        "bundle": f"{row.family} {row.version}",
+        "devices": [device.id for device in found],
+        "stages": [len(stage) for stage in plan.stages],
+    }
+    Campaigns(fleet.database, fleet.now).create(
+        offer,
+        plan,
+        actor.name,
+        envelopes,
+        lambda session: fleet.audit.record(session, actor, "campaign.begin", details),
+    )
+    return plan
+
+
+def stop_campaign(fleet: Fleet, actor: Actor, name: str, reason: str) -> list[str]:
+    """Stop a campaign by hand.
+
+    Returns:
+        Devices whose assignments nothing is known of, to be taken back from the broker.
+
+    Raises:
+        FleetError: it does not go on.
+    """
+    campaigns = Campaigns(fleet.database, fleet.now)
+    campaign, offer = campaigns.load(name)
+    if campaign.status is not Status.RUNNING:
+        raise FleetError(f"campaign {name!r} has ended: {campaign.status.value}")
+    campaign.stop(reason)
+    left = campaign.step(fleet.now()).left
+    waiting = campaigns.left(offer.campaign, left)
+    campaigns.save(
+        name,
+        campaign,
+        lambda session: fleet.audit.record(
+            session, actor, "campaign.stop", {"campaign": name, "reason": reason}
+        ),
+    )
+    return waiting
+
+
+def approve(fleet: Fleet, actor: Actor, row: Bundle, campaign: str) -> bytes:
+    """An operator's agreement to a campaign of a bundle, signed."""
+    document = Approval(campaign=campaign, sha256=row.digest, at=int(fleet.now()))
+    return sign(APPROVAL, document, [actor.signer])
+
+
+def command(fleet: Fleet, actor: Actor, device: str, slot: str, verb: Verb) -> tuple[str, bytes]:
+    """A signed command to one device.
+
+    Returns:
+        Its nonce, which the answer will name, and the envelope.
+    """
+    document = Command(
+        device=device,
+        verb=verb,
+        slot=slot,
+        nonce=secrets.token_hex(NONCE_BYTES),
+        expires=int(fleet.now()) + COMMAND_LIFE_S,
+    )
+    return document.nonce, sign(COMMAND, document, [actor.signer])
+
+
+def _approval(path: Path) -> str:
+    try:
+        data = read_bounded(path, MAX_ENVELOPE_BYTES)
+        if data is None:
+            raise FleetError(f"{path} is too large for an approval")
+        return data.decode()
+    except (OSError, ValueError) as error:
+        raise FleetError(f"the approval {path} cannot be read: {error}") from error
