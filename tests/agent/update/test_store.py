@@ -120,6 +120,17 @@ def test_a_failed_canary_leaves_the_active_one(store):
     assert store.floors() == {"line": 1}
 
 
+def test_a_failed_trial_of_what_is_active_under_another_assignment_undoes_nothing(store):
+    drive(store, "main", way(1))
+    drive(store, "main", way(2))
+    drive(store, "main", (*way(3, bundle=2)[:8], Failed("errors")))
+    active, previous = store.active("main"), store.previous("main")
+    assert active is not None
+    assert previous is not None
+    assert (active.counter, previous.counter) == (2, 1)
+    assert store.way_back("main")
+
+
 def test_a_rollback_brings_the_previous_one_back_and_keeps_the_floor(store, folder):
     drive(store, "main", way(1))
     drive(store, "main", way(2))
