@@ -193,6 +193,26 @@ def test_a_forged_signature_laid_into_the_folder_counts_for_nothing(house, reque
         house.repository.complete()
 
 
+def test_signatures_that_count_for_nothing_are_not_published(house, request_file):
+    house.sign([request_file])
+    for number, who in enumerate((house.director, key("stranger"))):
+        value = json.loads(add_signature(request_file, house.release[0]).read_bytes())
+        value["key_id"] = who.public_key.keyid
+        request_file.with_name(f"targets.{number}.sig.json").write_text(json.dumps(value))
+    house.repository.complete()
+    house.repository.publish_online(house.online)
+    signatures = json.loads(house.repository.published().files["2.targets.json"])["signatures"]
+    assert {each["keyid"] for each in signatures} == {s.public_key.keyid for s in house.release}
+
+
+def test_an_old_signature_does_not_stand_before_a_new_one(house, request_file):
+    old = add_signature(request_file, house.release[0]).read_bytes()
+    request_file.with_name("targets.zzz.sig.json").write_bytes(old)
+    house.repository.set_policy(1)
+    house.sign([request_file])
+    assert house.repository.complete() == ["targets"]
+
+
 def test_no_secret_is_in_a_request_or_a_signature(house, request_file):
     back = add_signature(request_file, house.release[0])
     raw = house.release[0]._private_key.private_bytes_raw()
