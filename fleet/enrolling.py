@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import select
 
-from agent.bundle.documents import Enrolment
-from agent.bundle.identity import fingerprint
+from agent.bundle.documents import MAX_ENVELOPE_BYTES, Enrolment
+from agent.bundle.identity import fingerprint, read_identity
+from engines.durable import read_bounded
 from fleet.brokerfolder import revoke_certificate
 from fleet.database import Device, Group
 from fleet.errors import FleetError
@@ -16,6 +17,7 @@ from fleet.groups import add_to_group, create_group
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from sqlalchemy.orm import Session
 
@@ -36,6 +38,22 @@ class Enrolled:
 
     answer: Enrolment
     new_groups: tuple[str, ...]
+
+
+def read_identity_file(path: Path) -> Identity:
+    """Read what a device shows, and check that it holds the keys.
+
+    Raises:
+        FleetError: the file cannot be read.
+        BundleError: it is no identity, or was altered.
+    """
+    try:
+        data = read_bounded(path, MAX_ENVELOPE_BYTES)
+    except OSError as error:
+        raise FleetError(f"{path} cannot be read: {error.strerror or error}") from error
+    if data is None:
+        raise FleetError(f"{path} is no identity: it is larger than {MAX_ENVELOPE_BYTES} bytes")
+    return read_identity(data)
 
 
 def enroll(

@@ -123,3 +123,15 @@ class Layout:
 def settings_text(settings: Settings) -> bytes:
     """`fleet.json`, to be read by people as well."""
     return (json.dumps(json.loads(settings.encode()), indent=2) + "\n").encode()
+
+
+def make_settings(**values: object) -> Settings:
+    """Settings from what a person gave.
+
+    Raises:
+        FleetError: a value cannot be; names it.
+    """
+    try:
+        return decode(Settings, json.dumps(values).encode(), "the fleet", MAX_SETTINGS_BYTES)
+    except ManifestError as error:
+        raise FleetError(f"{error}; see `vigia fleet init --help`") from None

@@ -7,10 +7,13 @@ import typer
 from fleet.commands import (
     assign,
     audit,
+    enroll,
     group,
+    init,
     pack,
     publish,
     push,
+    revoke,
     rollback,
     sign,
     status,
@@ -23,6 +26,9 @@ app = typer.Typer(
     epilog="Begin with: vigia fleet init DIR --broker-host HOST",
 )
 
+app.command("init")(init.init)
+app.command("enroll")(enroll.enroll)
+app.command("revoke")(revoke.revoke)
 app.add_typer(group.app, name="group")
 app.add_typer(audit.app, name="audit")
 
