@@ -10,20 +10,36 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import resource
+import signal
 import sys
+import time
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.backoff import Backoff
+from agent.bundle.softkeys import KemKey, SoftKeys, p256_from_pem
+from agent.bundle.trust import Trust
+from agent.config import MqttConfig, TlsConfig
+from agent.tls import client_context
+from fleet.simulatedevice import SimulatedDevice
 from fleet.simulateline import Line
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Mapping
 
-    from agent.config import MqttConfig
-    from fleet.simulatedevice import Orders, SimulatedDevice
+    from fleet.simulatedevice import Orders
 
 TICK_S = 1.0
+TAKE_BACK_S = 5.0
+REASONS = 5
+"""Reasons of failures that are told, the most frequent."""
+
+SPARE_FILES = 200
+"""Descriptors that a process needs beside those of its connections."""
+
 CONNECTS_AT_ONCE = 20
 """Connections begun before those that are up have their turn."""
 
@@ -35,7 +51,7 @@ class Member:
         self, device: SimulatedDevice, config: MqttConfig, context: ssl.SSLContext | None
     ) -> None:
         self.device = device
-        self.finished = asyncio.Event()
+        self.taken_back = asyncio.Event()
         self.disconnects = 0
         self._config = config
         self._context = context
@@ -67,6 +83,17 @@ class Member:
             self._line.tick()
             self._do(self.device.tick())
 
+    def take_back(self) -> None:
+        """Have the broker forget what it keeps of this device."""
+        line = self._line
+        if line is None:
+            self.taken_back.set()
+            return
+        *topics, last = self.device.retained_topics
+        for topic in topics:
+            line.publish(topic, b"", retain=True)
+        line.publish(last, b"", retain=True, acknowledged=self.taken_back.set)
+
     def close(self) -> None:
         """Say goodbye."""
         self._closing = True
@@ -91,16 +118,19 @@ class Member:
         for topic, payload, retain in orders.publish:
             told = self._reported if topic == self.device.report_topic else None
             line.publish(topic, payload, retain=retain, acknowledged=told)
-        if self.device.finished:
-            self.finished.set()
 
     def _reported(self) -> None:
         self.device.reported = True
-        self.finished.set()
 
 
-async def run(members: list[Member], timeout_s: float) -> None:
-    """Have all of them take part until each has reported or failed."""
+async def run(members: list[Member], timeout_s: float, stop: asyncio.Event) -> None:
+    """Have all of them take part until `stop`, and then take back what they retained.
+
+    Args:
+        members: not connected yet.
+        timeout_s: after which they end by themselves.
+        stop: set from outside.
+    """
 
     async def ticking() -> None:
         while True:
@@ -117,8 +147,13 @@ async def run(members: list[Member], timeout_s: float) -> None:
                 await asyncio.sleep(0)
         tell({"opened": len(members)})
         with contextlib.suppress(asyncio.TimeoutError):
-            waiting = asyncio.gather(*(member.finished.wait() for member in members))
-            await asyncio.wait_for(waiting, timeout_s)
+            await asyncio.wait_for(stop.wait(), timeout_s)
+        tell(result(members))
+        for member in members:
+            member.take_back()
+        with contextlib.suppress(asyncio.TimeoutError):
+            gone = asyncio.gather(*(member.taken_back.wait() for member in members))
+            await asyncio.wait_for(gone, TAKE_BACK_S)
     finally:
         ticker.cancel()
         for member in members:
@@ -134,17 +169,14 @@ def progress(members: list[Member]) -> dict[str, Any]:
     }
 
 
-def result(members: list[Member], seconds: float) -> dict[str, Any]:
+def result(members: list[Member]) -> dict[str, Any]:
     """How it ended."""
     counts = sum((member.device.counts for member in members), Counter[str]())
     reasons = Counter(member.device.failure for member in members if member.device.failure)
     return progress(members) | {
-        "devices": len(members),
-        "seconds": round(seconds, 2),
         "messages": counts["messages"],
         "disconnects": sum(member.disconnects for member in members),
-        "reasons": dict(reasons.most_common(5)),
-        "done": True,
+        "reasons": dict(reasons.most_common(REASONS)),
     }
 
 
@@ -152,3 +184,73 @@ def tell(what: dict[str, Any]) -> None:
     """One line to whoever started this process."""
     sys.stdout.write(json.dumps(what) + "\n")
     sys.stdout.flush()
+
+
+class MemoryStore:
+    """What a simulated device has accepted; see `agent.bundle.trust.TrustStore`."""
+
+    def __init__(self) -> None:
+        self._files: dict[str, bytes] = {}
+        self._floor = 0.0
+
+    def load(self) -> dict[str, bytes]:
+        """See `TrustStore`."""
+        return self._files
+
+    def save(self, files: Mapping[str, bytes]) -> None:
+        """See `TrustStore`."""
+        self._files = dict(files)
+
+    def time_floor(self) -> float:
+        """See `TrustStore`."""
+        return self._floor
+
+    def raise_time_floor(self, t: float) -> None:
+        """See `TrustStore`."""
+        self._floor = max(self._floor, t)
+
+
+def make_member(device: dict[str, str], specification: dict[str, Any]) -> Member:
+    """A device as the specification has it."""
+    root = specification["root"].encode()
+
+    def read_trust(message: bytes) -> Trust:
+        trust = Trust(root, MemoryStore(), time.time)
+        trust.refresh(message)
+        return trust
+
+    pair = Path(device["tls"])
+    tls = TlsConfig(ca_file=Path(specification["ca"]), cert_file=pair, key_file=pair)
+    return Member(
+        SimulatedDevice(
+            name=device["name"],
+            slot=specification["slot"],
+            prefix=specification["prefix"],
+            keys=SoftKeys(
+                KemKey.from_pem(device["kem"].encode()),
+                p256_from_pem(device["signing"].encode()),
+            ),
+            trust=read_trust,
+            window=specification["window"],
+            outcome="COMMITTED",
+            wall=time.time,
+            monotonic=time.monotonic,
+        ),
+        MqttConfig(host=specification["host"], port=specification["port"], tls=tls),
+        client_context(tls),
+    )
+
+
+async def main(specification: dict[str, Any]) -> None:
+    """Run the crowd that is specified, until SIGTERM."""
+    devices = specification["devices"]
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, len(devices) + SPARE_FILES), hard))
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    members = [make_member(device, specification) for device in devices]
+    await run(members, specification["timeout_s"], stop)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(json.loads(Path(sys.argv[1]).read_bytes())))

@@ -117,9 +117,9 @@ class SimulatedDevice:
         return self._topics.update_report
 
     @property
-    def finished(self) -> bool:
-        """Whether nothing more is to be expected of it."""
-        return self.reported or bool(self.failure)
+    def retained_topics(self) -> tuple[str, ...]:
+        """Where the broker keeps something of it."""
+        return self._topics.update_state(self._slot), self.report_topic
 
     def connected(self) -> Orders:
         """The connection is up, at first or again; what was subscribed must be asked for anew."""

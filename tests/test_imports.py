@@ -134,7 +134,7 @@ PROJECT: dict[str, tuple[str, ...]] = {
     # The operator's side shares the protocol with the device, nothing else.
     "fleet": (),
     "fleet.*": ("fleet.*", "agent.wire*", "agent.bundle*", "agent.backoff", "agent.config",
-                "agent.configfile", "agent.mqtt*", "agent.errors", "agent.interfaces",
+                "agent.configfile", "agent.mqtt*", "agent.tls", "agent.errors", "agent.interfaces",
                 "agent.threads", "agent.update.offer", "agent.update.ports", "agent.update.transfer", "engines.durable",
                 "engines.filelock"),
     "fleet.commands*": ("fleet.*", "agent.wire*", "agent.bundle*", "agent.config",

@@ -16,6 +16,7 @@ from fleet.commands import (
     revoke,
     rollback,
     sign,
+    simulate,
     status,
     watch,
 )
@@ -42,3 +43,4 @@ app.command("watch")(watch.watch)
 app.command("stop")(assign.stop)
 app.command("status")(status.status)
 app.command("rollback")(rollback.rollback)
+app.command("simulate")(simulate.simulate)

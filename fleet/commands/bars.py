@@ -46,3 +46,18 @@ def _bar(what: str, *columns: ProgressColumn) -> Iterator[Callable[[int, int], N
     with Progress(*shown, console=console, transient=True) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextlib.contextmanager
+def step_bar() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar of steps: give it what is done, how much of it, and all."""
+    console = output(stderr=True)
+    if not console.is_terminal:
+        yield lambda _step, _done, _total: None
+        return
+    shown = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*shown, console=console, transient=True) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda step, done, total: bar.update(
+            task, description=step, completed=done, total=total
+        )
