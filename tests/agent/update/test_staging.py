@@ -152,7 +152,7 @@ def test_removing_leaves_the_others_and_may_be_done_again(staging, tmp_path):
         fill(each)
     staging.remove()
     staging.remove()
-    assert os.listdir(tmp_path / "bundles") == ["b" * 64]
+    assert [path.name for path in (tmp_path / "bundles").iterdir()] == ["b" * 64]
     assert staging.size() == 0
     assert other.manifest() == b"{}"
 
