@@ -186,6 +186,8 @@ class ModelSlot:
             return
         try:
             self._take_over(request, engines, engines.size, engines.load_ready, pipelines)
+        except HangsError:
+            raise
         except EngineError as error:
             # What is to go must go: without it, the slot's own way to load is tried for ever.
             log.warning("model %s: %s; the other is closed first", self._slot, error)

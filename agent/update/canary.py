@@ -98,7 +98,13 @@ def hopeless(during: Health, rules: CanaryRules) -> bool:
 
 
 def judge_canary(
-    before: Health, during: Health, growth_mb: float, rules: CanaryRules, broken: str = ""
+    before: Health,
+    during: Health,
+    growth_mb: float,
+    rules: CanaryRules,
+    *,
+    broken: str = "",
+    said: str = "",
 ) -> Finding:
     """Judge a trial.
 
@@ -108,6 +114,7 @@ def judge_canary(
         growth_mb: memory of the agent, now less before.
         rules: what makes it go back.
         broken: why it serves no more, if it does not.
+        said: the error that it gave last, if it gave any.
     """
     figures: dict[str, object] = {
         "before": before.figures(),
@@ -115,8 +122,10 @@ def judge_canary(
         "error_rate": round(during.error_rate, 4),
         "memory_growth_mb": round(growth_mb, 1),
     }
-    reasons = [broken] if broken else []
-    reasons += _errors(during, rules)
+    if broken:
+        # What followed it was another model.
+        return Finding(False, broken + (f" (it said: {said})" if said else ""), figures)
+    reasons = list(_errors(during, rules, said))
     if min(before.results, during.results) >= MIN_FRAMES:
         fps_ratio = _fps_ratio(before, during)
         latency_ratio = _latency_ratio(before, during)
@@ -138,11 +147,12 @@ def judge_canary(
     return Finding(not reasons, "; ".join(reasons), figures)
 
 
-def _errors(during: Health, rules: CanaryRules) -> Iterator[str]:
+def _errors(during: Health, rules: CanaryRules, said: str) -> Iterator[str]:
     if during.error_rate > rules.max_error_rate:
         yield (
             f"it fails on {during.errors} of {during.results + during.errors} frames "
             f"({during.error_rate:.1%}); at most {rules.max_error_rate:.1%} is allowed"
+            + (f" (it said: {said})" if said else "")
         )
 
 

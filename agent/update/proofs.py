@@ -172,12 +172,15 @@ class PipelineProofs:
             during = watch.look(rules.seconds, call.cancelled, ends)
             call.check()
             broken = ""
+            said = runner.reason or ""
             if not slot.on_trial:
-                broken = f"its engine failed for good: {runner.broken_by}; the one before serves"
+                said = runner.broken_by or ""
+                broken = "its engine failed for good; the one before serves"
             elif hangs:
                 broken = f"it has given nothing for {STALL_S:g} s while frames waited"
             seen = watch.both(before, during)
-            return judge_canary(*seen, resident_mb() - before_mb, rules, broken)
+            growth_mb = resident_mb() - before_mb
+            return judge_canary(*seen, growth_mb, rules, broken=broken, said=said)
 
     def commit(self, candidate: Candidate) -> None:
         """See `agent.update.ports.Proofs`."""

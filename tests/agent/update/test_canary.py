@@ -23,7 +23,7 @@ RULES = CanaryRules(max_detection_drift=0.5, max_memory_growth_mb=100)
 
 
 def judged(growth_mb: float = 0.0, rules: CanaryRules = RULES, before=USUAL, broken="", **changes):
-    return judge_canary(before, replace(USUAL, **changes), growth_mb, rules, broken)
+    return judge_canary(before, replace(USUAL, **changes), growth_mb, rules, broken=broken)
 
 
 def test_the_same_health_passes_and_both_are_told():
