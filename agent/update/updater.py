@@ -209,9 +209,11 @@ class Updater:
             self._store.set_paused(command.verb == "pause")
 
     def _obey_local(self) -> None:
-        """What `vigia update rollback` on the device asks for."""
+        """What `vigia update rollback` on the device asks for; not while a newer one is proven."""
         for found in waiting(self._state):
             request = found.request
+            if request is not None and not self._store.record(request.slot).resting:
+                continue
             active = None if request is None else self._store.active(request.slot)
             try:
                 if request is not None and active is not None and active.digest == request.digest:

@@ -472,6 +472,26 @@ def test_the_command_line_of_the_device_can_roll_back(site):
     assert requests.waiting(site.state) == ()
 
 
+def test_a_request_of_the_command_line_waits_while_a_release_is_proven(site):
+    first = committed(site, 1)
+    packed = site.controller.release(2)
+    site.trust()
+    site.proofs.hold.add("build")
+    site.assign(packed)
+    assert site.proofs.begun.wait(10)
+    requests.ask(
+        site.state,
+        requests.Request(slot=SLOT, digest=first.digest, reason="flickers", at=int(NOW)),
+    )
+    site.assign(packed, signers=[key("mallory")])
+    site.wait_refused("assignment")
+    assert site.record().state is State.BUILDING
+    site.proofs.hold.clear()
+    site.proofs.cancel()
+    site.wait_outcome(2)
+    assert site.store.quarantined(packed.digest) is None
+
+
 # --- the disk -------------------------------------------------------------------------------------
 
 
