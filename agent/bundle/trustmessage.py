@@ -32,7 +32,7 @@ ROLE_BYTES = {
     "snapshot": 64 * 2**10,
     "targets": 768 * 2**10,
 }
-"""The largest file of each role. Targets grow by about 250 bytes with each bundle."""
+"""The largest file of each role. Targets grow by about 170 bytes with each bundle."""
 
 TIMESTAMP = "timestamp.json"
 
