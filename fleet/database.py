@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CONTROLLER_SERIAL",
     "MAX_COUNTER",
+    "OFFLINE_KEYS",
     "Assignment",
     "Bundle",
     "Campaign",
@@ -64,6 +65,9 @@ SCHEMA_VERSION = 1
 
 CONTROLLER_SERIAL = "controller.serial"
 """Setting: serial number of the controller's present certificate, hexadecimal."""
+
+OFFLINE_KEYS = "offline.keys"
+"""Setting: key id of each root and release key by name, wherever its file lies now."""
 
 BUSY_TIMEOUT_S = 30.0
 """How long a command waits for another's transaction."""

@@ -16,7 +16,7 @@ from fleet.audit import Audit
 from fleet.auditchain import Actor
 from fleet.authority import Authority
 from fleet.brokerfolder import BrokerFolder
-from fleet.database import CONTROLLER_SERIAL, Database, write_setting
+from fleet.database import CONTROLLER_SERIAL, OFFLINE_KEYS, Database, write_setting
 from fleet.errors import FleetError
 from fleet.keyring import AUDIT_KEY, OFFLINE, ONLINE, operators_own
 from fleet.layout import Layout, Settings, settings_text
@@ -192,13 +192,16 @@ class _Founding:
             first = Actor(plan.operator, self.operators.signer(plan.operator, self.own))
             with database.session() as session:
                 write_setting(session, CONTROLLER_SERIAL, self.controller_serial)
+                offline = (*self._roots(), *self._releases())
+                ids = {name: self.public[name].keyid for name in offline}
+                write_setting(session, OFFLINE_KEYS, ids)
                 add_operator(
                     session,
                     plan.operator,
                     Role.ADMIN,
                     int(self.now()),
                     key=self.public[plan.operator],
-                    holds=(*self._roots(), *self._releases()),
+                    holds=offline,
                 )
                 self.broker.write_access(session)
                 self.broker.write_revocations(session, self.authority, self.online_passphrase)

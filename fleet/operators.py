@@ -79,9 +79,7 @@ def add_operator(
     Raises:
         FleetError: the name is taken or cannot be, or key and role do not fit.
     """
-    check_name(name)
-    if session.get(Operator, name) is not None:
-        raise FleetError(f"there is or was an operator {name!r}; names are used once")
+    check_free(session, name)
     if (key is not None) is not role.has_key:
         raise FleetError(f"{_article(role)} {'needs a' if role.has_key else 'has no'} key")
     if key is not None and key.keyid in {row.key_id for row in session.scalars(select(Operator))}:
@@ -109,6 +107,17 @@ def check_name(name: str) -> None:
         raise FleetError(
             f"an operator cannot be called {name!r}; take letters, digits, - and _, at most 64"
         )
+
+
+def check_free(session: Session, name: str) -> None:
+    """See that a new operator can be called so.
+
+    Raises:
+        FleetError: nobody can, or somebody is or was.
+    """
+    check_name(name)
+    if session.get(Operator, name) is not None:
+        raise FleetError(f"there is or was an operator {name!r}; names are used once")
 
 
 def remove_operator(session: Session, name: str, now: int) -> Operator:

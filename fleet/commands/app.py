@@ -10,11 +10,13 @@ from fleet.commands import (
     enroll,
     group,
     init,
+    operator,
     pack,
     publish,
     push,
     revoke,
     rollback,
+    rotate,
     sign,
     simulate,
     status,
@@ -30,6 +32,10 @@ app = typer.Typer(
 app.command("init")(init.init)
 app.command("enroll")(enroll.enroll)
 app.command("revoke")(revoke.revoke)
+app.command("rotate-keys")(rotate.rotate_keys)
+app.command("renew")(rotate.renew)
+app.command("make-key")(rotate.make_key)
+app.add_typer(operator.app, name="operator")
 app.add_typer(group.app, name="group")
 app.add_typer(audit.app, name="audit")
 
