@@ -190,7 +190,7 @@ class Campaigns:
                 if row.device in wanted:
                     row.outcome, row.outcome_at = outcome.value, int(self._now())
                     ended.append(row.device)
-        return ended
+        return sorted(ended)
 
     def left(self, name: str, devices: Iterable[str]) -> list[str]:
         """As `closed`, for devices that nothing more is expected of."""

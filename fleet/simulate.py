@@ -158,6 +158,7 @@ class _Run:
         self.names = [f"sim-{self.token}-{n}" for n in range(simulation.devices)]
         self.database = Database(f"sqlite:///{folder / 'simulation.db'}")
         self.process: subprocess.Popen[str] | None = None
+        self.hearer: threading.Thread | None = None
         self.lines: queue.Queue[dict[str, Any] | None] = queue.Queue()
 
     def go(self, tell: Callable[[str, int, int], None]) -> Result:
@@ -201,6 +202,10 @@ class _Run:
         if self.process is not None:
             self.process.kill()
             self.process.wait()
+            if self.hearer is not None:
+                self.hearer.join()
+            assert self.process.stdout is not None
+            self.process.stdout.close()
         for name in self.names:
             self.outlet.send(Topics(self.prefix, name).assignment, b"")
         self.outlet.settle()
@@ -264,7 +269,8 @@ class _Run:
             stdout=subprocess.PIPE,
             text=True,
         )
-        threading.Thread(target=self._hear, name="crowd", daemon=True).start()
+        self.hearer = threading.Thread(target=self._hear, name="crowd", daemon=True)
+        self.hearer.start()
 
     def _hear(self) -> None:
         assert self.process is not None

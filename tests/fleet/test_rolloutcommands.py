@@ -1,0 +1,302 @@
+"""The commands of a roll-out through a real broker with the fleet's own files, TLS and all."""
+
+import json
+import shutil
+
+import pytest
+from sqlalchemy import select
+from typer.testing import CliRunner
+
+from agent.bundle.documents import COMMAND, Command
+from agent.bundle.dsse import verify
+from agent.config import MqttConfig, TlsConfig
+from agent.mqttlink import Link
+from agent.wire.schema import COMMAND_REPLY
+from agent.wire.topics import FleetTopics, Topics
+from fleet.bundlefiles import BundleFiles
+from fleet.commands.app import app
+from fleet.errors import FleetError
+from fleet.layout import Layout
+from fleet.link import Inbox, Outlet
+from fleet.tables import Bundle, Campaign, StoredReport
+from tests.fakes.fleetbroker import fleet_broker
+from tests.fakes.fleetfolder import PASSPHRASE, PREFIX, copy_fleet, enroll_new, open_fleet
+from tests.fakes.livedevices import LiveDevices
+from tests.vectors.bundles import tiny_model
+
+RELEASE_KEYS = ("--key", "release-1", "--key", "release-2", "--yes")
+
+
+@pytest.fixture(scope="module")
+def released(fleet_template, tmp_path_factory):
+    """A fleet with a bundle that is packed and signed."""
+    folder = copy_fleet(fleet_template, tmp_path_factory.mktemp("released") / "fleet")
+    model = folder.parent / "model.onnx"
+    model.write_bytes(tiny_model())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VIGIA_FLEET_PASSPHRASE", PASSPHRASE)
+        vigia("pack", folder, model, "--family", "line", "--version", "1.0")
+        vigia("sign", folder, "line", "1.0", *RELEASE_KEYS)
+    return folder
+
+
+@pytest.fixture
+def folder(released, tmp_path, monkeypatch):
+    """The same with its broker running, each test its own."""
+    monkeypatch.setenv("VIGIA_FLEET_PASSPHRASE", PASSPHRASE)
+    with fleet_broker(released, tmp_path / "fleet") as place:
+        yield place
+
+
+@pytest.fixture
+def model(tmp_path):
+    path = tmp_path / "model.onnx"
+    path.write_bytes(tiny_model(1))
+    return path
+
+
+def vigia(*words, code=0):
+    """Run a command of `vigia fleet`; gives what it printed on standard output."""
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    if code == 0 and result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == code, result.output
+    return result.stdout
+
+
+def told(*words, code=0):
+    return json.loads(vigia(*words, "--json", code=code).splitlines()[-1])
+
+
+def enrolled(folder, tmp_path, *names):
+    """Devices that are enrolled, with the answers that they got."""
+    with open_fleet(folder) as fleet:
+        return [enroll_new(fleet, tmp_path / "devices", name, ("hall",)) for name in names]
+
+
+def retained(folder):
+    """Everything that the broker keeps for the controller to read."""
+    inbox = Inbox()
+    with open_fleet(folder) as fleet, Outlet(fleet.mqtt) as outlet:
+        outlet.hear((f"{PREFIX}/#",), inbox)
+        found = {}
+        while messages := inbox.take(1.0):
+            found |= dict(messages)
+    return {topic: payload for topic, payload in found.items() if payload}
+
+
+def actions(folder):
+    with open_fleet(folder) as fleet:
+        fleet.audit.verify(*fleet.audit_keys())
+        return [entry.action for entry in fleet.audit.entries()]
+
+
+class TestPush:
+    def test_a_model_gets_to_every_device_in_one_command(self, folder, tmp_path, model):
+        devices = enrolled(folder, tmp_path, "line-1", "line-2")
+        with LiveDevices([(*device, "COMMITTED") for device in devices]):
+            result = told(
+                *("push", folder, model, "--family", "line", "--version", "2.0"),
+                *RELEASE_KEYS,
+                *("--group", "hall", "--stages", "50,100", "--deadline", "60"),
+            )
+        assert result["status"] == "SUCCEEDED"
+        assert result["devices"] == {"line-1": "COMMITTED", "line-2": "COMMITTED"}
+        with open_fleet(folder) as fleet, fleet.database.reading() as session:
+            assert session.scalars(select(StoredReport.outcome)).all() == ["COMMITTED"] * 2
+            assert session.scalars(select(Campaign.stage)).one() == 2
+        expected = ["bundle.pack", "bundle.publish", "campaign.begin", "campaign.end"]
+        assert [a for a in actions(folder) if a in expected][1:] == expected
+        shown = told("status", folder)
+        assert [row["committed"] for row in shown["devices"]] == ["line 2.0"] * 2
+        assert [row["released"] for row in shown["bundles"]] == [True, True]
+        assert "SUCCEEDED" in vigia("status", folder)
+
+    def test_one_that_devices_reject_stops_and_exits_1(self, folder, tmp_path):
+        devices = enrolled(folder, tmp_path, "line-1", "line-2")
+        with LiveDevices([(*device, "REJECTED") for device in devices]):
+            result = told(
+                *("push", folder, "--family", "line", "--version", "1.0"),
+                *("--device", "line-1", "--device", "line-2", "--stages", "50,100"),
+                code=1,
+            )
+        assert result["status"] == "STOPPED"
+        assert sorted(result["devices"].values()) == ["LEFT", "REJECTED"]
+        assert "1 of 1 finished devices failed" in result["reason"]
+
+    def test_without_enough_keys_nothing_is_published(self, folder, tmp_path, model):
+        enrolled(folder, tmp_path, "line-1")
+        with pytest.raises(FleetError, match="needs 1 more of the release keys"):
+            vigia(
+                *("push", folder, model, "--family", "line", "--version", "2.0"),
+                *("--device", "line-1", "--key", "release-1", "--yes"),
+            )
+        assert FleetTopics(PREFIX).trust not in retained(folder)
+
+
+class TestSingleSteps:
+    def test_assign_and_watch(self, folder, tmp_path):
+        devices = enrolled(folder, tmp_path, "line-1")
+        vigia("publish", folder, "line", "1.0")
+        begun = told("assign", folder, "line", "1.0", "--device", "line-1", "--campaign", "june")
+        assert begun["devices"] == {"line-1": "WAITING"}
+        # Reports before anybody watches: they are retained.
+        with LiveDevices([(*devices[0], "COMMITTED")]) as live:
+            with open_fleet(folder) as fleet, Outlet(fleet.mqtt) as outlet:
+                inbox = Inbox()
+                outlet.hear((Topics(PREFIX, "line-1").update_report,), inbox)
+                assert inbox.take(20)
+            out = vigia("watch", folder, "--seconds", "20")
+            assert live.members[0].device.failure == ""
+        assert "SUCCEEDED, stage 1 of 1: 1 COMMITTED of 1" in out
+        assert "line-1: COMMITTED" in out
+
+    def test_stop_takes_assignments_back(self, folder, tmp_path):
+        enrolled(folder, tmp_path, "line-1", "line-2")
+        vigia("publish", folder, "line", "1.0")
+        vigia("assign", folder, "line", "1.0", "--group", "hall", "--campaign", "june")
+        topics = [Topics(PREFIX, name).assignment for name in ("line-1", "line-2")]
+        assert set(topics) <= set(retained(folder))
+        assert told("stop", folder, "june")["taken_back"] == ["line-1", "line-2"]
+        assert not set(topics) & set(retained(folder))
+        with pytest.raises(FleetError, match="has ended"):
+            vigia("stop", folder, "june")
+        assert actions(folder)[-1] == "campaign.stop"
+
+    def test_publish_goes_on_and_withdraw_takes_everything_back(self, folder):
+        assert "2 blocks were sent" in vigia("publish", folder, "line", "1.0")
+        assert "0 blocks were sent" in vigia("publish", folder, "line", "1.0")
+        assert "2 blocks were sent" in vigia("publish", folder, "line", "1.0", "--anew")
+        assert len(retained(folder)) == 5
+        vigia("publish", folder, "line", "1.0", "--withdraw")
+        assert set(retained(folder)) == {FleetTopics(PREFIX).trust}
+        vigia("publish", folder)
+        assert set(retained(folder)) == {FleetTopics(PREFIX).trust}
+
+    def test_a_bundle_in_use_is_not_withdrawn(self, folder, tmp_path):
+        enrolled(folder, tmp_path, "line-1")
+        vigia("publish", folder, "line", "1.0")
+        vigia("assign", folder, "line", "1.0", "--group", "hall", "--campaign", "june")
+        with pytest.raises(FleetError, match="campaign 'june' needs it"):
+            vigia("publish", folder, "line", "1.0", "--withdraw")
+
+    def test_what_was_not_released_is_not_published(self, folder, model):
+        vigia("pack", folder, model, "--family", "line", "--version", "2.0")
+        with pytest.raises(FleetError, match="not released yet"):
+            vigia("publish", folder, "line", "2.0")
+
+
+class TestSigningElsewhere:
+    def test_a_request_and_a_key_are_all_that_is_needed(self, folder, tmp_path, model):
+        vigia("pack", folder, model, "--family", "line", "--version", "2.0")
+        first = told("sign", folder, "line", "2.0", "--key", "release-1", "--yes")
+        assert not first["complete"]
+        assert "needs 1 more" in first["missing"][0]
+        elsewhere = tmp_path / "elsewhere"
+        elsewhere.mkdir()
+        (request,) = first["requests"]
+        shutil.copy(request, elsewhere)
+        shutil.copy(Layout(folder).offline_keys / "release-2.key", elsewhere)
+        made = told(
+            *("sign", elsewhere / "targets.json", "--key", elsewhere / "release-2.key", "--yes")
+        )
+        (signature,) = made["signatures"]
+        assert told("sign", folder, "--attach", signature)["complete"]
+        vigia("publish", folder, "line", "2.0")
+
+    def test_staging_again_keeps_the_signatures_that_are_there(self, folder, model):
+        vigia("pack", folder, model, "--family", "line", "--version", "2.0")
+        vigia("sign", folder, "line", "2.0", "--key", "release-1", "--yes")
+        assert told("sign", folder, "line", "2.0", "--key", "release-2", "--yes")["complete"]
+
+    def test_a_key_that_is_not_asked_for_signs_nothing(self, folder, model):
+        vigia("pack", folder, model, "--family", "line", "--version", "2.0")
+        with pytest.raises(FleetError, match="wanted for"):
+            vigia("sign", folder, "line", "2.0", "--key", "root-1", "--yes")
+
+    def test_who_does_not_agree_signs_nothing(self, folder, model):
+        vigia("pack", folder, model, "--family", "line", "--version", "2.0")
+        words = ["sign", str(folder), "line", "2.0", "--key", "release-1"]
+        result = CliRunner().invoke(app, words, input="n\n")
+        assert result.exit_code == 1
+        assert "line/2.0/manifest.json" in result.stderr
+        assert len(told("sign", folder)["missing"]) == 1
+        assert "needs 2 more" in told("sign", folder)["missing"][0]
+
+
+class TestRollback:
+    def test_devices_get_a_signed_command_and_answer(self, folder, tmp_path):
+        device, answer = enrolled(folder, tmp_path, "line-1")[0]
+        topics = Topics(PREFIX, "line-1")
+        config = MqttConfig(
+            host="127.0.0.1", port=answer.port, tls=TlsConfig(**device.tls_files(answer))
+        )
+        link = Link(config, "vigia-line-1")
+        heard = []
+
+        def obey(_topic, payload):
+            with open_fleet(folder) as fleet:
+                keys = fleet.repository.published().targets.delegations
+                operator = [keys.keys[i] for i in keys.roles["operators"].keyids]
+            command = verify(payload, COMMAND, Command, operator)
+            heard.append(command)
+            reply = {
+                "schema": COMMAND_REPLY,
+                "device": "line-1",
+                "ts": 1.0,
+                "nonce": command.nonce,
+                "verb": command.verb,
+                "done": True,
+            }
+            link.publish(topics.reply(command.nonce), json.dumps(reply).encode(), qos=1)
+
+        link.subscribe(topics.command("+"), obey, qos=1)
+        link.start()
+        assert link.wait_connected(10)
+        out = told("rollback", folder, "--device", "line-1", "--wait", "20")
+        link.close(1)
+        assert out == {"line-1": {"done": True, "reason": ""}}
+        assert (heard[0].device, heard[0].verb, heard[0].slot) == ("line-1", "rollback", "main")
+        assert actions(folder)[-1] == "command.rollback"
+
+    def test_a_device_that_does_not_answer_is_told(self, folder, tmp_path):
+        enrolled(folder, tmp_path, "line-1")
+        out = vigia("rollback", folder, "--device", "line-1", "--wait", "0.2", code=1)
+        assert out == "line-1: no answer\n"
+
+
+class TestApprovals:
+    def test_a_campaign_lacks_nothing_that_the_release_keys_demand(self, folder, tmp_path):
+        enrolled(folder, tmp_path, "line-1")
+        file = tmp_path / "approval.json"
+        vigia("approve", folder, "line", "1.0", "--campaign", "june", "--out", file)
+        assert file.stat().st_mode & 0o777 == 0o600
+        vigia("publish", folder, "line", "1.0")
+        vigia(
+            *("assign", folder, "line", "1.0", "--group", "hall", "--campaign", "june"),
+            *("--approval", file),
+        )
+        with open_fleet(folder) as fleet, fleet.database.reading() as session:
+            rules = json.loads(session.scalars(select(Campaign.rules)).one())
+        assert len(rules["approvals"]) == 2
+
+
+@pytest.mark.slow
+class TestSimulate:
+    def test_fifty_devices_commit_through_the_broker_and_leave_nothing(self, folder, tmp_path):
+        vigia("publish", folder, "line", "1.0")
+        before = set(retained(folder))
+        result = told("simulate", folder, "line", "1.0", "--devices", "50")
+        assert result["succeeded"]
+        assert result["outcomes"] == {"COMMITTED": 50}
+        with open_fleet(folder) as fleet, fleet.database.reading() as session:
+            row = session.scalars(select(Bundle)).one()
+            assert session.scalars(select(Campaign)).all() == []
+            size = BundleFiles(fleet.layout.bundles / row.folder).manifest.ciphertext.length
+        assert result["bytes"] >= 50 * size
+        assert result["rss_peak_mb"] - result["rss_begin_mb"] < 16
+        assert set(retained(folder)) == before
+
+    def test_what_is_not_published_cannot_be_simulated(self, folder):
+        with pytest.raises(FleetError, match="not published"):
+            vigia("simulate", folder, "line", "1.0", "--devices", "1")
