@@ -281,9 +281,7 @@ class Authority:
         return self._moment() + dt.timedelta(days=days)
 
     def _key(self, passphrase: str) -> ec.EllipticCurvePrivateKey:
-        key = self._vault.private_key(KEY_NAME, passphrase)
-        assert isinstance(key, ec.EllipticCurvePrivateKey)
-        return key
+        return self._vault.p256_key(KEY_NAME, passphrase)
 
     def _certificate(self) -> x509.Certificate:
         path = self._folder / CERTIFICATE

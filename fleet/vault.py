@@ -89,14 +89,14 @@ class Vault:
             KeyStoreError: there is one of this name, or it cannot be written.
         """
         path = self.path(name)
+        if path.exists():
+            raise KeyStoreError(f"there is a key {path} already; choose another name")
         salt = self._salts.setdefault(passphrase, new_salt())
         file = close(generate(kind), salt, self._key(passphrase, salt))
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             write_new(path, file.encode())
             sync_folder(self._folder)
-        except FileExistsError:
-            raise KeyStoreError(f"there is a key {path} already; choose another name") from None
         except OSError as error:
             raise KeyStoreError(f"the key {path} cannot be written: {error.strerror}") from error
         return file.key()
@@ -131,14 +131,20 @@ class Vault:
                 f"the passphrase does not open the key {self.path(name)}, or the file was altered"
             ) from None
 
+    def p256_key(self, name: str, passphrase: str) -> ec.EllipticCurvePrivateKey:
+        """The key of that name, which must be of P-256; raises as `signer`."""
+        private = self.private_key(name, passphrase)
+        if not isinstance(private, ec.EllipticCurvePrivateKey):
+            raise KeyStoreError(f"the key {self.path(name)} is not of the kind that is needed")
+        return private
+
     def wrap_secret(self, secret: bytes) -> bytes:
         """Encrypt a secret so that only the vault's passphrase opens it; needs no passphrase.
 
         Raises:
             KeyStoreError: the vault has no key to wrap to.
         """
-        public = load_pem_public_key(self._wrapping().public.encode())
-        assert isinstance(public, ec.EllipticCurvePublicKey)
+        public = self._wrapping_key()
         return WRAPPED + _SUITE.encrypt(secret, public, PURPOSE)
 
     def unwrap_secret(self, wrapped: bytes, passphrase: str) -> bytes:
@@ -147,8 +153,7 @@ class Vault:
         Raises:
             KeyStoreError: the passphrase is wrong, or it was not wrapped here.
         """
-        private = self.private_key(WRAPPING, passphrase)
-        assert isinstance(private, ec.EllipticCurvePrivateKey)
+        private = self.p256_key(WRAPPING, passphrase)
         sealed = wrapped[len(WRAPPED) :] if wrapped.startswith(WRAPPED) else b""
         try:
             return _SUITE.decrypt(sealed, private, PURPOSE)
@@ -162,12 +167,13 @@ class Vault:
             self._derived[passphrase, salt] = derive(passphrase, salt)
         return self._derived[passphrase, salt]
 
-    def _wrapping(self) -> KeyFile:
+    def _wrapping_key(self) -> ec.EllipticCurvePublicKey:
         file = self._read(WRAPPING)
-        if file.kind != "p256":
-            raise KeyStoreError(f"the key {self.path(WRAPPING)} is not of the kind to wrap with")
         self._public(WRAPPING, file)
-        return file
+        public = load_pem_public_key(file.public.encode())
+        if not isinstance(public, ec.EllipticCurvePublicKey):
+            raise KeyStoreError(f"the key {self.path(WRAPPING)} is not of the kind that is needed")
+        return public
 
     def _read(self, name: str) -> KeyFile:
         path = self.path(name)

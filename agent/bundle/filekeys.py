@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from agent.bundle.softkeys import KemKey, SoftKeys, p256_from_pem, private_pem
 from agent.errors import KeyStoreError
 from engines.durable import open_regular, sync_folder, write_new
+from engines.filelock import folder_lock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -33,6 +34,9 @@ TLS_FILE = "tls.key"
 
 MAX_KEY_BYTES = 8192
 CREDENTIALS_VARIABLE = "CREDENTIALS_DIRECTORY"
+
+LOCK_TIMEOUT_S = 10.0
+"""How long another process may take to make keys."""
 
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
 CREDENTIAL_OTHERS = stat.S_IRWXO
@@ -105,27 +109,25 @@ def _p256_pem() -> bytes:
 def _make(path: Path, make: Callable[[], bytes]) -> None:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not path.exists():
-            _write(path, make())
+        if path.exists():
+            return
+        with folder_lock(path.parent, LOCK_TIMEOUT_S):
+            if not path.exists():
+                _write(path, make())
     except OSError as error:
         raise KeyStoreError(
-            f"the key {path} cannot be made ({error.strerror}); give this user the right to write "
-            "there, or name another state folder"
+            f"the key {path} cannot be made ({error.strerror or error}); give this user the right "
+            "to write there, or name another state folder"
         ) from error
 
 
 def _write(path: Path, content: bytes) -> None:
     """A key is wholly there or not at all: half a key would have to be removed by hand."""
     work = path.with_name(f".{path.name}.new")
+    # Nobody else writes here now: what lies there was interrupted.
     work.unlink(missing_ok=True)
     write_new(work, content)
-    # A link and not a rename, so that of two who make one at once the first one's stays.
-    try:
-        os.link(work, path)
-    except FileExistsError:
-        pass
-    finally:
-        work.unlink(missing_ok=True)
+    work.rename(path)
     sync_folder(path.parent)
 
 
@@ -133,7 +135,7 @@ def _load(path: Path, forbidden: int, read: Callable[[bytes], _Key]) -> _Key:
     try:
         with os.fdopen(open_regular(path), "rb") as file:
             _check_rights(path, os.fstat(file.fileno()), forbidden)
-            content = file.read(MAX_KEY_BYTES)
+            content = file.read(MAX_KEY_BYTES + 1)
     except FileNotFoundError:
         raise KeyStoreError(
             f"the key {path} is missing; `vigia enroll` makes the keys of this device"
@@ -141,7 +143,8 @@ def _load(path: Path, forbidden: int, read: Callable[[bytes], _Key]) -> _Key:
     except OSError as error:
         raise KeyStoreError(f"the key {path} cannot be read ({error.strerror or error})") from error
     try:
-        return read(content)
+        # A file that is too long is none of ours, whatever it begins with.
+        return read(content if len(content) <= MAX_KEY_BYTES else b"")
     except ValueError:
         # The cause is not told: it may quote the key.
         raise KeyStoreError(

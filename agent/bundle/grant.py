@@ -66,7 +66,12 @@ def seal_grant(kem: Kem, public: bytes, data_key: bytes, info: bytes) -> Grant:
         ManifestError: `public` is no such key, or `data_key` has another length.
     """
     _check_length(data_key)
-    sealed = SUITES[kem].encrypt(data_key, load_public(kem, public), info)
+    recipient = load_public(kem, public)
+    try:
+        sealed = SUITES[kem].encrypt(data_key, recipient, info)
+    except ValueError:
+        # Points of low order: what they encrypt anybody can read.
+        raise ManifestError(f"a public key of the kind {kem} is one of the unsafe ones") from None
     return Grant(kem=kem, key_id=key_id(public), sealed=base64.b64encode(sealed).decode())
 
 

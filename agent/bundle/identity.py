@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from agent.bundle.cipher import KEY_BYTES
 from agent.bundle.documents import IDENTITY, Identity
 from agent.bundle.dsse import key_of_pem, sign, unverified, verify
-from agent.bundle.kem import load_public
+from agent.bundle.grant import seal_grant
 from agent.errors import ManifestError
 
 if TYPE_CHECKING:
@@ -66,9 +67,11 @@ def read_identity(data: bytes) -> Identity:
     claimed = unverified(data, Identity)
     identity = verify(data, IDENTITY, Identity, [key_of_pem(claimed.sign_key)])
     try:
-        load_public(identity.kem, base64.b64decode(identity.kem_key, validate=True))
+        public = base64.b64decode(identity.kem_key, validate=True)
     except binascii.Error:
         raise ManifestError("identity: kem_key is no base64") from None
+    # Rather now than in a roll-out.
+    seal_grant(identity.kem, public, bytes(KEY_BYTES), b"")
     _tls_key(identity)
     return identity
 
