@@ -98,7 +98,7 @@ PROJECT: dict[str, tuple[str, ...]] = {
     # The road of an update. What says whether a bundle may be trusted knows no network and no disk
     # but the one it is told.
     "agent.bundle*": ("agent.bundle*", "agent.config", "agent.errors", "agent.wire*",
-                      "engines.durable", "engines.errors", "engines.onnxfile"),
+                      "engines.durable", "engines.errors", "engines.filelock", "engines.onnxfile"),
     "agent.update": (),
     "agent.update.*": ("agent.bundle*", "agent.config", "agent.errors", "agent.interfaces",
                       "agent.threads", "agent.update*", "agent.wire*", "engines.durable",
