@@ -18,13 +18,14 @@ from agent.bundle.trust import Trust
 from agent.bundle.trustmessage import ROLE_BYTES
 from agent.device import hardware_class, jetpack
 from agent.errors import AgentError, BundleError, KeyStoreError, SignatureError, StoreError
+from agent.memory import no_core_dumps
 from agent.update import fallback
 from agent.update.course import Course
 from agent.update.fetch import Fetcher
 from agent.update.inbox import Inbox
 from agent.update.memoryfolder import MemoryFolder
 from agent.update.opening import Opener
-from agent.update.preflight import Device
+from agent.update.preflight import BYTES_PER_MB, Device
 from agent.update.proofs import PipelineProofs
 from agent.update.reporting import Reporter
 from agent.update.staging import FOLDER
@@ -117,7 +118,8 @@ class Updates:
         around = self._around
         try:
             keys = open_keys(around.settings.keys, around.state)
-            self._memory = MemoryFolder()
+            no_core_dumps()
+            self._memory = MemoryFolder(max_bytes=around.settings.max_bundle_mb * BYTES_PER_MB)
             opener = Opener(around.device, keys, self._memory, around.state / FOLDER)
             proofs = PipelineProofs(around.pipeline, around.slots, around.builder, self._memory)
         except (KeyStoreError, StoreError) as error:

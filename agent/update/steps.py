@@ -68,10 +68,17 @@ class StepRunner:
         self._group.start("update-step", self._run, record, self._cancelled)
 
     def look(self) -> None:
-        """Break off a step that takes too long."""
+        """Break off a step that takes too long; say again to one that it is to end.
+
+        What `cancel` ends may have begun just after it was called.
+        """
         record = self._record
         if record is not None and self._clock() > self._until:
             self.break_off(Failed(f"{record.state.value} took too long", blame=False))
+        with self._lock:
+            pending = self._instead is not None and self._outcome is None
+        if pending:
+            self._cancel()
 
     def break_off(self, event: Event) -> None:
         """Have the step end soon, with this event whatever it finds; the first one counts."""
@@ -91,9 +98,9 @@ class StepRunner:
             self._record = None
             return record, event
 
-    def wait(self) -> None:
-        """Wait for the step to end."""
-        self._group.wait()
+    def wait(self, timeout_s: float) -> bool:
+        """Wait for the step to end; False if it has not after `timeout_s`."""
+        return self._group.wait(timeout_s)
 
     def _run(self, record: Record, cancelled: threading.Event) -> None:
         try:

@@ -8,6 +8,7 @@ that is not verified breaks a step off, or is kept.
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from agent.bundle.documents import ASSIGNMENT, Assignment
 from agent.bundle.dsse import verify
 from agent.errors import AgentError, BundleError, KeyStoreError, RollbackError, StoreError
 from agent.threads import ThreadGroup
+from agent.update.failpoints import hit
 from agent.update.machine import (
     DEADLINES_S,
     Failed,
@@ -50,6 +52,9 @@ log = logging.getLogger(__name__)
 LOOK_S = 2.0
 """How often the thread looks for what nobody tells it: deadlines, requests of the command line,
 reports that can be sent again."""
+
+AGAIN_S = 0.2
+"""While the agent ends, the step under way is told to end as often."""
 
 CARRIED_OUT = "this command was carried out before"
 
@@ -136,7 +141,8 @@ class Updater:
             self._guarded(self._turn)
             self._inbox.wait(LOOK_S)
         self._steps.break_off(Stopped())
-        self._steps.wait()
+        while not self._steps.wait(AGAIN_S):
+            self._steps.look()
         self._guarded(self._finish_step)
 
     def _guarded(self, act: Callable[..., None], *args: object) -> None:
@@ -275,6 +281,7 @@ class Updater:
             self._refuse("assignment", error)
             return
         try:
+            self._trust.check_fresh()
             check_target(assignment, self._trust.target(assignment.target))
         except BundleError as error:
             # The metadata may come after the assignment.
@@ -333,20 +340,26 @@ class Updater:
         if following.state is State.ROLLED_BACK:
             self._serve(record.slot, self._active.get(record.slot))
         elif following.state is State.COMMITTED and record.state is State.CANARY and candidate:
-            self._proofs.commit(candidate)
+            hit("C8.committed")
             self._active[record.slot] = candidate
+            self._switch(record.slot, functools.partial(self._proofs.commit, candidate))
         self._concluded(following)
 
     def _serve(self, slot: str, candidate: Candidate | None) -> None:
         """Switch back, after that was saved: a crash in between makes the same switch."""
-        try:
-            self._proofs.revert(slot, candidate)
-        except (AgentError, EngineError) as error:
-            log.error("slot %s: switching back failed: %s", slot, error)  # noqa: TRY400 - told
+        self._switch(slot, functools.partial(self._proofs.revert, slot, candidate))
         if candidate is None:
             self._active.pop(slot, None)
         else:
             self._active[slot] = candidate
+
+    def _switch(self, slot: str, act: Callable[[], None]) -> None:
+        """What is to serve was saved; a switch that fails is made again by the next start."""
+        try:
+            act()
+        except (AgentError, EngineError) as error:
+            log.error("slot %s: switching the model failed: %s", slot, error)  # noqa: TRY400 - told
+            self._teller.refused("switch", str(error))
 
     def _concluded(self, record: Record) -> None:
         reason = f": {record.reason}" * bool(record.reason)

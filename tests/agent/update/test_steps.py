@@ -108,6 +108,18 @@ def test_a_step_that_has_ended_meanwhile_is_still_broken_off():
     assert steps.runner.take() == (FETCHING, Failed("an operator asked for it"))
 
 
+def test_a_step_that_has_not_heard_is_told_again(caplog):
+    steps = Steps(heeds=False)
+    steps.runner.start(FETCHING, 60)
+    steps.runner.break_off(Stopped())
+    steps.runner.look()
+    steps.runner.look()
+    assert steps.cancels == 3
+    assert steps.finish() == (FETCHING, Stopped())
+    steps.runner.look()
+    assert steps.cancels == 3
+
+
 def test_nothing_is_broken_off_where_nothing_runs():
     steps = Steps()
     steps.runner.break_off(Stopped())

@@ -155,6 +155,20 @@ def test_an_assignment_waits_for_the_metadata_that_knows_its_bundle(site):
     assert site.wait_outcome(1).outcome == "COMMITTED"
 
 
+def test_an_assignment_waits_while_the_metadata_is_out_of_date(site):
+    packed = site.controller.release(1)
+    site.trust()
+    site.clock += 8 * DAY
+    envelope = site.assign(packed, deadline=int(site.clock + 60))
+    site.assign(packed, signers=[key("mallory")])
+    site.wait_refused("assignment")
+    assert site.record().state is State.IDLE
+    site.controller.repository.now = site.clock
+    site.inbox.assignment("", envelope)
+    site.trust()
+    assert site.wait_outcome(1).outcome == "COMMITTED"
+
+
 def test_an_assignment_is_obeyed_once(site):
     packed = site.controller.release(1)
     site.trust()
