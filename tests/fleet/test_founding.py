@@ -6,10 +6,12 @@ from cryptography import x509
 from agent.bundle.trust import Trust
 from agent.errors import KeyStoreError, StoreError
 from fleet.errors import FleetError
-from fleet.founding import ONLINE_KEYS
+from fleet.founding import ONLINE_KEYS, Plan, found
 from fleet.layout import FLEET_FILE, Layout, Settings
+from fleet.passphrases import Passphrases
 from fleet.roles import Permission
 from fleet.signing import add_signature
+from fleet.vault import Vault
 from tests.fakes.fleetfolder import PASSPHRASE, found_fleet, open_fleet
 
 
@@ -179,3 +181,24 @@ def test_a_database_elsewhere_is_used_as_it_is(tmp_path):
     url = "postgresql+psycopg://fleet@db/fleet"
     settings = Settings(name="x", prefix="v", broker_host="b", broker_names=("b",), database=url)
     assert Layout(tmp_path).database_url(settings) == url
+
+
+def test_each_kind_of_key_has_a_passphrase_of_its_own(tmp_path):
+    asked = []
+
+    def ask(text):
+        asked.append(text)
+        return f"secret of {asked[-2 if text == 'Once more: ' else -1]}"
+
+    settings = Settings(name="x", prefix="v", broker_host="h", broker_names=("h",))
+    plan = Plan(settings, 1, 1, 1, 1, "eve")
+    found(tmp_path / "new", plan, Passphrases(environ={}, ask=ask), lambda _: None)
+    own, again, online, _, offline, _ = asked
+    assert (own, again) == ("New passphrase for eve's own key: ", "Once more: ")
+    layout = Layout(tmp_path / "new")
+    for folder, name, question in (
+        (layout.operator_keys, "eve", own),
+        (layout.online_keys, "director", online),
+        (layout.offline_keys, "root-1", offline),
+    ):
+        Vault(folder).signer(name, f"secret of {question}")
