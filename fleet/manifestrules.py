@@ -24,6 +24,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 DAY_S = 86_400
+
+MAX_DROP = 0.05
+"""Of mAP50-95 or top-1 accuracy that a new model may lose, if nothing else is said."""
+
+MAX_LATENCY_RATIO = 2.5
+"""Times as long as the model that serves that a new one may take, if nothing else is said."""
+
+MIN_AGREEMENT = 0.7
+"""Share of objects on which they agree, if nothing else is said. A model whose accuracy is halved
+comes to about 0.6, one that was trained anew on the same data to 0.9 and more."""
+
 MAX_RULES_BYTES = 64 * 2**10
 
 
@@ -58,6 +69,31 @@ def read_rules(path: Path | None, options: Mapping[str, Any]) -> ManifestRules:
         return decode(ManifestRules, json.dumps(value).encode(), "rules", MAX_RULES_BYTES)
     except (ManifestError, ValueError, AttributeError, TypeError) as error:
         raise FleetError(f"{path or 'options'}: {error}") from None
+
+
+def guarded(rules: ManifestRules, *, truth: bool) -> ManifestRules:
+    """Rules that no bad model passes by being silent about it: what was not decided is filled in.
+
+    Where the truth of the golden set is known, a model may lose little of what the one that serves
+    reaches. Where it is not, the model that serves is the only measure, and a new one must answer
+    much like it: for a model that is to answer differently, give other limits, or the truth.
+
+    Args:
+        rules: as decided.
+        truth: whether the bundle says what is in the pictures of its golden set.
+    """
+    gate = rules.gate.model_fields_set
+    metric = rules.gate.metric if "metric" in gate else "map50_95" if truth else "agreement"
+    given: dict[str, object] = {"metric": metric, "max_latency_ratio": MAX_LATENCY_RATIO}
+    if metric == "agreement":
+        given["min_score"] = MIN_AGREEMENT
+    else:
+        given["max_drop_vs_active"] = MAX_DROP
+    filled = {name: value for name, value in given.items() if name not in gate}
+    shadow = rules.shadow
+    if metric == "agreement" and "min_agreement" not in shadow.model_fields_set:
+        shadow = shadow.model_copy(update={"min_agreement": MIN_AGREEMENT})
+    return rules.model_copy(update={"gate": rules.gate.model_copy(update=filled), "shadow": shadow})
 
 
 def facts(rules: ManifestRules, family: str, version: str, now: float, expires_days: int) -> Facts:
