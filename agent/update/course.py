@@ -231,6 +231,7 @@ class Course:
             _assignment(record),
             functools.partial(self._teller.progress, record.slot, "opening"),
         )
+        failpoints.hit("C3.opened")
         return Opened()
 
     def _build(self, record: Record, _cancelled: threading.Event) -> Event:
@@ -253,7 +254,7 @@ class Course:
     def _canary(self, record: Record, _cancelled: threading.Event) -> Event:
         failpoints.hit("C7.canary")
         finding = self._proofs.canary(self._candidates[record.slot], self._telling(record))
-        failpoints.hit("C8.healthy")
+        failpoints.hit("C7.healthy")
         return Healthy(finding.text()) if finding.passed else _failed(finding)
 
     def _telling(self, record: Record) -> Callable[[Progress], None]:

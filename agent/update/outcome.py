@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from agent.update.failpoints import hit
 from agent.update.record import Record, State, installed_of
 from agent.update.rows import (
     INSTALLED_COLUMNS,
@@ -74,6 +75,7 @@ def _commit(connection: sqlite3.Connection, record: Record, active: Installed | 
         connection.execute("INSERT OR IGNORE INTO ways_back VALUES (?)", (record.slot,))
     columns = (*INSTALLED_COLUMNS, "place")
     put(connection, "installed", columns, (*installed_values(installed), "active"))
+    hit("C8.committing")
     connection.execute(
         "INSERT INTO floors VALUES (?, ?) ON CONFLICT (family) "
         "DO UPDATE SET floor = max(floor, excluded.floor)",
@@ -83,6 +85,7 @@ def _commit(connection: sqlite3.Connection, record: Record, active: Installed | 
 
 def _restore(connection: sqlite3.Connection, slot: str) -> None:
     connection.execute("DELETE FROM installed WHERE slot = ? AND place = 'active'", (slot,))
+    hit("C9.restoring")
     connection.execute("UPDATE installed SET place = 'active' WHERE slot = ?", (slot,))
     connection.execute("DELETE FROM ways_back WHERE slot = ?", (slot,))
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 from agent.bundle.documents import REPORT, Report
 from agent.bundle.dsse import sign
+from agent.update.failpoints import hit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,6 +68,7 @@ class Reporter:
         """
         while self._acknowledged:
             number = self._acknowledged.popleft()
+            hit("C11.sent")
             self._store.report_sent(number)
             self._sent.pop(number, None)
         for past in self._store.unsigned_reports():
@@ -78,6 +80,7 @@ class Reporter:
                 continue
             # Acknowledgements come in the broker's thread; the store is this one's.
             told = functools.partial(self._acknowledged.append, number)
+            hit("C11.unsent")
             if not self._send(self._topics.update_report, envelope, told):
                 return
             self._sent[number] = now

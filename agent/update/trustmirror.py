@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from agent.bundle.strict import MAX_WALL_S
 from agent.errors import StoreError
+from agent.update.failpoints import hit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,9 +56,12 @@ class TrustMirror:
                 f"signed metadata: {len(files)} files of {size} bytes are more than the "
                 f"{MAX_FILES} files and {MAX_BYTES} bytes that are kept"
             )
+        hit("C0.refreshed")
         with self._database.transaction() as connection:
             connection.execute("DELETE FROM trust")
+            hit("C0.saving")
             connection.executemany("INSERT INTO trust VALUES (?, ?)", files.items())
+        hit("C0.saved")
 
     def time_floor(self) -> float:
         """Seconds since the epoch; the clock is wrong if it says less. 0 if nothing is known.

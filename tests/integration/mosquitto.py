@@ -49,6 +49,7 @@ class Mosquitto:
 
     Attributes:
         ports: port by listener name.
+        log: what it says it does, for each packet.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class Mosquitto:
     ) -> None:
         self._binary = binary()
         self.ports = {name: free_port() for name in listeners}
-        self._log = folder / "mosquitto.log"
+        self.log = folder / "mosquitto.log"
         self._config = folder / "mosquitto.conf"
         lines = ["user root", "per_listener_settings true", "persistence false", *general]
         for name, settings in listeners.items():
@@ -72,15 +73,15 @@ class Mosquitto:
 
     def start(self) -> None:
         """Start it and wait until it listens."""
-        with self._log.open("ab") as log:
+        with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [self._binary, "-v", "-c", self._config], stdout=log, stderr=log
             )
         deadline = time.monotonic() + START_S
         for port in self.ports.values():
             while not _listens(port):
-                assert self._process.poll() is None, self._log.read_text()
-                assert time.monotonic() < deadline, self._log.read_text()
+                assert self._process.poll() is None, self.log.read_text()
+                assert time.monotonic() < deadline, self.log.read_text()
                 # Nothing tells when a port opens; the deadline above bounds this.
                 time.sleep(0.01)
 

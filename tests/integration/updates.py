@@ -37,10 +37,18 @@ class Fleet:
         port: of the broker, on loopback.
         prefix: of topics.
         device: device id.
+        controller: of several devices; each has its own if there is none.
     """
 
-    def __init__(self, folder: Path, port: int, prefix: str, device: str = DEVICE) -> None:
-        self.controller = Controller(folder / "controller", time.time(), prefix)
+    def __init__(
+        self,
+        folder: Path,
+        port: int,
+        prefix: str,
+        device: str = DEVICE,
+        controller: Controller | None = None,
+    ) -> None:
+        self.controller = controller or Controller(folder / "controller", time.time(), prefix)
         self.topics, self.fleet = Topics(prefix, device), FleetTopics(prefix)
         self.state = folder / "state"
         self.keys = make_keys(self.state, "p256")
