@@ -15,6 +15,8 @@ from pathlib import Path
 import paho.mqtt.client as mqtt
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
 from agent.wire.topics import FleetTopics, Topics
 from fleet.enrolling import revoke
@@ -75,7 +77,7 @@ class Broker:
 class Client:
     """One connection with a certificate; `received` are (topic, payload)."""
 
-    def __init__(self, port, files, name="", username=None, will=None) -> None:
+    def __init__(self, port, files, name="", username=None, will=None, fresh=True) -> None:
         self._acknowledged: dict[int, int] = {}
         self._change = threading.Condition()
         self.received: queue.Queue[tuple[str, bytes]] = queue.Queue()
@@ -94,7 +96,9 @@ class Client:
         self._mqtt.on_subscribe = lambda _c, _u, mid, codes, _p: self._note(mid, codes[0].value)
         self._mqtt.on_message = lambda _c, _u, m: self.received.put((m.topic, m.payload))
         self._ready = threading.Event()
-        self._mqtt.connect("localhost", port, clean_start=True)
+        properties = Properties(PacketTypes.CONNECT)
+        properties.SessionExpiryInterval = 0 if fresh else 3600
+        self._mqtt.connect("localhost", port, clean_start=fresh, properties=properties)
         self._mqtt.loop_start()
         if not self._ready.wait(WAIT_S):
             self.close()
@@ -340,6 +344,20 @@ def test_a_claimed_user_name_counts_for_nothing(filled, connect):
     assert device.publish(A.status, b"mine")
     impostor = connect("line-a", username="fleet-controller")
     assert not impostor.publish(B.assignment, b"forged")
+
+
+def test_the_session_of_another_device_gives_nothing_of_it_away(filled, connect):
+    owner = connect("line-b", name="vigia-line-b", fresh=False)
+    owner.subscribe(B.assignment)
+    assert owner.next()[0] == B.assignment
+    owner.close()
+    # Kept for the owner, who is away.
+    assert filled.publish(B.assignment, b"in between")
+    thief = connect("line-a", name="vigia-line-b", fresh=False)
+    assert filled.publish(B.assignment, b"later")
+    assert thief.publish(A.check, b"fence")
+    thief.subscribe(A.check)
+    assert thief.next() == (A.check, b"fence")
 
 
 def test_a_viewer_reads_everything_and_writes_nothing(filled, connect):
