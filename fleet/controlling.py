@@ -13,7 +13,7 @@ from fleet.bundlefiles import BundleFiles
 from fleet.campaign import Status
 from fleet.campaigns import Campaigns, Offer
 from fleet.errors import FleetError
-from fleet.link import Inbox
+from fleet.link import INBOX_MESSAGES, Inbox
 from fleet.publishing import publish_bundle, publish_trust, withdraw_bundle
 from fleet.rollout import Rollout, Router
 from fleet.tables import Bundle, Campaign, Device
@@ -22,9 +22,12 @@ from fleet.watching import Board, Reports
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fleet.campaign import Plan
+    from fleet.campaign import Campaign as RunningCampaign
     from fleet.fleetfolder import Fleet
     from fleet.link import Outlet
+
+RETAINED_MESSAGES = 8
+"""More than a device has retained: a report, and a state of each slot."""
 
 
 def find_bundle(fleet: Fleet, family: str, version: str) -> Bundle:
@@ -134,17 +137,13 @@ def withdraw_from_broker(
     withdraw_bundle(outlet, fleet.topics, files_of(fleet, row), tell)
 
 
-def open_rollout(
-    fleet: Fleet, outlet: Outlet, name: str, *, assigns: bool = True, inbox: Inbox | None = None
-) -> Rollout:
+def open_rollout(fleet: Fleet, outlet: Outlet, name: str) -> Rollout:
     """Go on with a campaign.
 
     Args:
         fleet: where it is kept.
         outlet: to the broker.
         name: of the campaign.
-        assigns: whether stages may be opened, which needs the passphrase of the online keys.
-        inbox: takes what is heard; a new one by default.
 
     Raises:
         FleetError: there is no such campaign.
@@ -162,9 +161,9 @@ def open_rollout(
         campaigns=campaigns,
         campaign=campaign,
         offer=offer,
-        assigner=_assigner(fleet, campaigns, campaign.plan, offer) if assigns else None,
+        assigner=_assigner(fleet, campaigns, campaign, offer),
         sender=outlet,
-        inbox=inbox or Inbox(),
+        inbox=inbox_for(prefix, len(devices)),
         router=router,
         prefix=prefix,
         wall=fleet.now,
@@ -194,7 +193,14 @@ def running_campaign(fleet: Fleet) -> str:
     return names[0]
 
 
-def _assigner(fleet: Fleet, campaigns: Campaigns, plan: Plan, offer: Offer) -> Assigner:
+def inbox_for(prefix: str, devices: int) -> Inbox:
+    """An inbox with room for what the broker keeps of so many devices, which comes all at once."""
+    return Inbox(prefix, max(INBOX_MESSAGES, RETAINED_MESSAGES * devices))
+
+
+def _assigner(
+    fleet: Fleet, campaigns: Campaigns, campaign: RunningCampaign, offer: Offer
+) -> Assigner:
     with fleet.database.reading() as session:
         wrapped = session.get_one(Bundle, offer.digest).data_key
     return Assigner(
@@ -202,7 +208,7 @@ def _assigner(fleet: Fleet, campaigns: Campaigns, plan: Plan, offer: Offer) -> A
         signers=fleet.directors(),
         offer=offer,
         data_key=fleet.keys.unwrap(wrapped),
-        deadline_s=plan.deadline_s,
+        deadline_s=campaign.plan.deadline_s,
         now=fleet.now,
         approvals=campaigns.approvals(offer.campaign),
     )

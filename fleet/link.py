@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import queue
 import secrets
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from typing import TYPE_CHECKING
 
 from agent.errors import BrokerError
@@ -29,6 +28,9 @@ CLOSE_S = 5.0
 
 INBOX_MESSAGES = 4096
 """Messages that may wait to be looked at; a flood beyond is dropped and counted."""
+
+SENDER_MESSAGES = 64
+"""Messages of one device that may wait."""
 
 MAX_INBOX_MESSAGE_BYTES = 128 * 2**10
 """The largest message that the controller reads: a signed report."""
@@ -142,32 +144,48 @@ class Outlet:
 class Inbox:
     """Messages that the link's thread heard, for another thread; bounded, whatever comes.
 
+    Nobody can fill it alone: what a device sends faster than it is looked at is dropped, so that
+    the others' reports get in.
+
+    Args:
+        prefix: first levels of the topics; the level that follows says who sent a message.
+        room: messages that may wait.
+
     Attributes:
         dropped: by reason, what never got in.
     """
 
-    def __init__(self, room: int = INBOX_MESSAGES) -> None:
-        self._queue: queue.Queue[tuple[str, bytes]] = queue.Queue(room)
+    def __init__(self, prefix: str = "", room: int = INBOX_MESSAGES) -> None:
+        self._start = f"{prefix}/" if prefix else ""
+        self._room = room
+        self._waiting: deque[tuple[str, bytes]] = deque()
+        self._senders: Counter[str] = Counter()
+        self._changed = threading.Condition()
         self.dropped: Counter[str] = Counter()
 
     def put(self, topic: str, payload: bytes) -> None:
         """Take a message, or count it."""
-        if len(payload) > MAX_INBOX_MESSAGE_BYTES:
-            self.dropped["too large"] += 1
-            return
-        try:
-            self._queue.put_nowait((topic, payload))
-        except queue.Full:
-            self.dropped["too many"] += 1
+        sender = self._sender(topic)
+        with self._changed:
+            if len(payload) > MAX_INBOX_MESSAGE_BYTES:
+                self.dropped["too large"] += 1
+            elif self._senders[sender] >= SENDER_MESSAGES:
+                self.dropped["too many of one device"] += 1
+            elif len(self._waiting) >= self._room:
+                self.dropped["too many"] += 1
+            else:
+                self._senders[sender] += 1
+                self._waiting.append((topic, payload))
+                self._changed.notify_all()
 
     def take(self, timeout_s: float) -> list[tuple[str, bytes]]:
         """Wait for a message; then it and all others that are there."""
-        try:
-            messages = [self._queue.get(timeout=max(timeout_s, 0.0))]
-        except queue.Empty:
-            return []
-        while True:
-            try:
-                messages.append(self._queue.get_nowait())
-            except queue.Empty:
-                return messages
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting, max(timeout_s, 0.0))
+            messages = list(self._waiting)
+            self._waiting.clear()
+            self._senders.clear()
+            return messages
+
+    def _sender(self, topic: str) -> str:
+        return topic.removeprefix(self._start).partition("/")[0]

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from agent.wire.topics import Topics
 from fleet.assigning import CHUNK_DEVICES
 from fleet.campaign import Campaign, Outcome, Status
-from fleet.errors import FleetError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,7 +80,7 @@ class Rollout:
     Args:
         campaigns: where it is kept.
         campaign, offer: as loaded.
-        assigner: makes assignments; None: further stages cannot be opened by this command.
+        assigner: makes assignments.
         sender: to the broker.
         inbox: what was heard.
         router: of what was heard.
@@ -97,7 +96,7 @@ class Rollout:
         campaigns: Campaigns,
         campaign: Campaign,
         offer: Offer,
-        assigner: Assigner | None,
+        assigner: Assigner,
         sender: Sender,
         inbox: Inbox,
         router: Router,
@@ -139,7 +138,7 @@ class Rollout:
             True as long as the campaign goes on.
 
         Raises:
-            BrokerError, StoreError, FleetError: it cannot be done; what was done is kept.
+            BrokerError, StoreError: it cannot be done; what was done is kept.
         """
         reports = []
         for topic, payload in self.inbox.take(0 if self.router.answers.waiting else wait_s):
@@ -157,7 +156,7 @@ class Rollout:
         """Do what the campaign asks for now: time out, assign, stop, end.
 
         Raises:
-            BrokerError, StoreError, FleetError: it cannot be done.
+            BrokerError, StoreError: it cannot be done.
         """
         before = (self.campaign.status, self.campaign.opened)
         step = self.campaign.step(self._wall())
@@ -174,11 +173,6 @@ class Rollout:
             self._campaigns.save(self.offer.campaign, self.campaign, record)
 
     def _assign(self, devices: tuple[str, ...]) -> None:
-        if self._assigner is None:
-            raise FleetError(
-                f"campaign {self.offer.campaign!r} is ready for its next stage, which the director "
-                "key must sign; give the passphrase"
-            )
         by_stage: dict[int, list[str]] = {}
         for device in devices:
             by_stage.setdefault(self.campaign.members[device].stage, []).append(device)

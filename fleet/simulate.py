@@ -34,10 +34,9 @@ from fleet.answering import Answers
 from fleet.assigning import Assigner
 from fleet.campaign import Outcome, Plan
 from fleet.campaigns import Campaigns, Offer
-from fleet.controlling import library, publish_metadata
+from fleet.controlling import inbox_for, library, publish_metadata
 from fleet.database import Database
 from fleet.errors import FleetError
-from fleet.link import Inbox
 from fleet.rollout import Rollout, Router
 from fleet.tables import Bundle, Device
 from fleet.watching import Board, Reports
@@ -328,7 +327,7 @@ class _Run:
             Answers(self.fleet.topics, library(self.fleet), self.names),
             Reports(),
         )
-        inbox = Inbox(2 * MAX_DEVICES)
+        inbox = inbox_for(self.prefix, len(self.names))
         rollout = Rollout(
             campaigns=campaigns,
             campaign=campaign,

@@ -110,8 +110,8 @@ class Campaign(Base):
     """A roll-out of one bundle.
 
     Attributes:
-        state: as `fleet.campaign` names them; "done", "stopped" and "failed" are final.
-        rules: JSON of the staging rules.
+        state: as `fleet.campaign.Status` names them; SUCCEEDED and STOPPED are final.
+        rules: JSON of the staging rules, with the operators' approvals.
         devices: JSON list of the device ids, in the order in which they get their turn.
         stage: how many stages were begun.
         operator: who ordered it.
@@ -140,7 +140,8 @@ class Assignment(Base):
         counter: the device's own; see `Device.counter`.
         stage: of the campaign, from 1.
         envelope: the signed assignment as published.
-        outcome: of the verified report: COMMITTED, REJECTED or ROLLED_BACK; None before.
+        outcome: of the verified report: COMMITTED, REJECTED or ROLLED_BACK; TIMED_OUT or LEFT
+            without one; None before. See `fleet.campaign.Outcome`.
     """
 
     __tablename__ = "assignments"

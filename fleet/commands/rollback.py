@@ -35,8 +35,9 @@ def rollback(
     Example: [bold]vigia fleet rollback fleet --group hall-2[/bold]
     """
     from fleet.commanding import answers, reply_filter, send_commands
+    from fleet.controlling import inbox_for
     from fleet.groups import chosen_devices
-    from fleet.link import Inbox, Outlet
+    from fleet.link import Outlet
     from fleet.roles import Permission
 
     with opened(folder, passphrase_file) as fleet:
@@ -44,7 +45,7 @@ def rollback(
         with fleet.database.reading() as session:
             devices = [row.id for row in chosen_devices(session, device or (), group or ())]
         prefix = fleet.settings.prefix
-        inbox = Inbox()
+        inbox = inbox_for(prefix, len(devices))
         with Outlet(fleet.mqtt) as outlet:
             outlet.hear((reply_filter(prefix),), inbox)
             sent = send_commands(fleet, who, outlet, devices, slot, "rollback")

@@ -139,10 +139,10 @@ class SmallFleet:
     def create(self, *stages, **rules) -> None:
         self.campaigns.create(self.offer, Plan(stages or (tuple(self.keys),), **rules), "ann")
 
-    def rollout(self, *, assigns: bool = True, signers=None) -> Rollout:
+    def rollout(self, *, signers=None) -> Rollout:
         """A command that drives the campaign, as if it were started now."""
         campaign, offer = self.campaigns.load("c")
-        inbox = Inbox()
+        inbox = Inbox(PREFIX)
         self.air.inboxes = [inbox]
         assigner = Assigner(
             self.database,
@@ -156,7 +156,7 @@ class SmallFleet:
             campaigns=self.campaigns,
             campaign=campaign,
             offer=offer,
-            assigner=assigner if assigns else None,
+            assigner=assigner,
             sender=self.air,
             inbox=inbox,
             router=Router(

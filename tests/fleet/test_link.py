@@ -4,7 +4,7 @@ import pytest
 
 from agent.config import MqttConfig
 from agent.errors import BrokerError
-from fleet.link import MAX_INBOX_MESSAGE_BYTES, Inbox, Outlet
+from fleet.link import MAX_INBOX_MESSAGE_BYTES, SENDER_MESSAGES, Inbox, Outlet
 from tests.integration.mosquitto import Mosquitto, free_port
 from tests.integration.subscriber import Subscriber
 
@@ -87,11 +87,28 @@ def _send(outlet, count):
 
 class TestInbox:
     def test_a_flood_is_bounded_and_counted(self):
-        inbox = Inbox(room=10)
+        inbox = Inbox("p", room=10)
         for number in range(1000):
-            inbox.put(f"t/{number}", b"")
-        assert [topic for topic, _ in inbox.take(0)] == [f"t/{n}" for n in range(10)]
+            inbox.put(f"p/d{number}/update/report", b"")
+        assert len(inbox.take(0)) == 10
         assert inbox.dropped == {"too many": 990}
+
+    def test_nobody_fills_it_alone(self):
+        inbox = Inbox("p")
+        for number in range(10_000):
+            inbox.put(f"p/rogue/update/state/{number}", b"")
+        inbox.put("p/honest/update/report", b"1")
+        messages = inbox.take(0)
+        assert len(messages) == SENDER_MESSAGES + 1
+        assert messages[-1] == ("p/honest/update/report", b"1")
+        assert inbox.dropped == {"too many of one device": 10_000 - SENDER_MESSAGES}
+
+    def test_what_was_taken_makes_room(self):
+        inbox = Inbox("p", room=2)
+        for _ in range(3):
+            inbox.put("p/d/a", b"1")
+            assert inbox.take(0) == [("p/d/a", b"1")]
+        assert inbox.dropped == {}
 
     def test_what_is_too_large_never_gets_in(self):
         inbox = Inbox()

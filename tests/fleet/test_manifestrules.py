@@ -2,44 +2,53 @@ import json
 
 import pytest
 
+from agent.bundle.manifest import Build, CanaryRules, GateRules
 from fleet.errors import FleetError
-from fleet.manifestrules import MAX_DROP, MAX_LATENCY_RATIO, MIN_AGREEMENT, guarded, read_rules
+from fleet.manifestrules import DAY_S, MAX_RULES_BYTES, ManifestRules, facts, read_rules
 
 
-def test_where_the_truth_is_known_little_accuracy_may_be_lost():
-    rules = guarded(read_rules(None, {}), truth=True)
-    assert rules.gate.metric == "map50_95"
-    assert (rules.gate.max_drop_vs_active, rules.gate.min_score) == (MAX_DROP, None)
-    assert rules.gate.max_latency_ratio == MAX_LATENCY_RATIO
-    assert rules.shadow.min_agreement is None
-
-
-def test_without_it_the_model_that_serves_is_the_measure():
-    rules = guarded(read_rules(None, {}), truth=False)
-    assert (rules.gate.metric, rules.gate.min_score) == ("agreement", MIN_AGREEMENT)
-    assert rules.gate.max_drop_vs_active is None
-    assert rules.shadow.min_agreement == MIN_AGREEMENT
-
-
-def test_what_was_decided_is_left_as_it_is():
-    options = {"gate.min_score": 0.0, "shadow.min_agreement": 0.1, "gate.max_latency_ratio": 9.0}
-    rules = guarded(read_rules(None, options), truth=False)
-    assert (rules.gate.min_score, rules.shadow.min_agreement) == (0.0, 0.1)
-    assert rules.gate.max_latency_ratio == 9.0
+def test_without_any_the_manifests_defaults_count():
+    assert read_rules(None, {"gate.min_score": None}) == ManifestRules()
 
 
 def test_options_count_more_than_the_file(tmp_path):
     path = tmp_path / "rules.json"
-    path.write_text(json.dumps({"gate": {"min_score": 0.5}, "canary": {"seconds": 5.0}}))
-    rules = read_rules(path, {"gate.min_score": 0.6, "gate.metric": None})
-    assert (rules.gate.min_score, rules.canary.seconds) == (0.6, 5.0)
+    path.write_text(
+        json.dumps({"gate": {"metric": "top1", "min_score": 0.5}, "min_release_counter": 3})
+    )
+    rules = read_rules(
+        path, {"gate.min_score": 0.7, "canary.seconds": 5.0, "build.precision": "int8"}
+    )
+    assert rules.gate == GateRules(metric="top1", min_score=0.7)
+    assert rules.canary == CanaryRules(seconds=5.0)
+    assert rules.build == Build(precision="int8")
+    assert rules.min_release_counter == 3
 
 
 @pytest.mark.parametrize(
-    "content", ["", "[]", '{"gate": 1}', '{"gate": {"colour": 1}}', '{"canary": {"seconds": -1}}']
+    ("text", "message"),
+    [
+        ('{"gates": {}}', "gates"),
+        ('{"gate": {"min_score": 2}}', r"gate\.min_score"),
+        ('{"gate": []}', "rules.json"),
+        ("[]", "rules.json"),
+        ("{", "rules.json"),
+        ('{"min_release_counter": -1}', "min_release_counter"),
+        (" " * (MAX_RULES_BYTES + 1), "larger"),
+    ],
 )
-def test_a_file_that_holds_no_rules_is_told(tmp_path, content):
+def test_what_is_not_possible_is_told(tmp_path, text, message):
     path = tmp_path / "rules.json"
-    path.write_text(content)
-    with pytest.raises(FleetError, match=r"rules\.json"):
-        read_rules(path, {"gate.min_score": 0.5})
+    path.write_text(text)
+    with pytest.raises(FleetError, match=message):
+        read_rules(path, {"gate.metric": "top1"})
+
+
+def test_a_missing_file_is_told(tmp_path):
+    with pytest.raises(FleetError, match="No such file"):
+        read_rules(tmp_path / "none.json", {})
+
+
+def test_facts_end_when_they_should():
+    made = facts(ManifestRules(), "line", "1", 1_700_000_000.9, 30)
+    assert (made.created, made.expires) == (1_700_000_000, 1_700_000_000 + 30 * DAY_S)

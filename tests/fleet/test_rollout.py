@@ -236,11 +236,6 @@ class TestBrokenOff:
         fleet.rollout().advance(0)
         assert fleet.air.retained[topic] == envelope
 
-    def test_without_keys_no_stage_is_opened(self, fleet):
-        fleet.create()
-        with pytest.raises(FleetError, match="passphrase"):
-            fleet.rollout(assigns=False).advance(0)
-
     def test_a_device_is_in_one_campaign_at_a_time(self, fleet):
         fleet.create(("d0",))
         with pytest.raises(FleetError, match="d0 is in campaign 'c'"):
@@ -293,7 +288,7 @@ class TestFloods:
                 ):
                     rollout.inbox.put(where, b"\xff" * 100)
                 rollout.inbox.put(topic.update_report, bytes(200_000))
-        assert rollout.inbox.dropped["too many"] > 0
+        assert rollout.inbox.dropped["too many of one device"] > 20_000
         assert rollout.inbox.dropped["too large"] == 6000
         rollout.advance(0)
         assert rollout.router.foreign > 0

@@ -1,7 +1,9 @@
 """The commands of a roll-out through a real broker with the fleet's own files, TLS and all."""
 
+import itertools
 import json
 import shutil
+import threading
 
 import pytest
 from sqlalchemy import select
@@ -76,7 +78,7 @@ def enrolled(folder, tmp_path, *names):
 
 def retained(folder):
     """Everything that the broker keeps for the controller to read."""
-    inbox = Inbox()
+    inbox = Inbox(PREFIX)
     with open_fleet(folder) as fleet, Outlet(fleet.mqtt) as outlet:
         outlet.hear((f"{PREFIX}/#",), inbox)
         found = {}
@@ -143,7 +145,7 @@ class TestSingleSteps:
         # Reports before anybody watches: they are retained.
         with LiveDevices([(*devices[0], "COMMITTED")]) as live:
             with open_fleet(folder) as fleet, Outlet(fleet.mqtt) as outlet:
-                inbox = Inbox()
+                inbox = Inbox(PREFIX)
                 outlet.hear((Topics(PREFIX, "line-1").update_report,), inbox)
                 assert inbox.take(20)
             out = vigia("watch", folder, "--seconds", "20")
@@ -263,6 +265,40 @@ class TestRollback:
         enrolled(folder, tmp_path, "line-1")
         out = vigia("rollback", folder, "--device", "line-1", "--wait", "0.2", code=1)
         assert out == "line-1: no answer\n"
+
+
+class TestFloods:
+    def test_a_rogue_device_keeps_nobody_elses_report_out(self, folder, tmp_path):
+        honest, rogue = enrolled(folder, tmp_path, "line-1", "rogue")
+        vigia("publish", folder, "line", "1.0")
+        vigia("assign", folder, "line", "1.0", "--device", "line-1", "--campaign", "june")
+        topics = Topics(PREFIX, "rogue")
+        config = MqttConfig(
+            host="127.0.0.1", port=rogue[1].port, tls=TlsConfig(**rogue[0].tls_files(rogue[1]))
+        )
+        done = threading.Event()
+
+        def flood(outlet):
+            for number in itertools.count():
+                if done.is_set():
+                    return
+                for topic in (
+                    topics.update_request,
+                    topics.update_report,
+                    topics.update_state(f"s{number % 1000}"),
+                ):
+                    outlet.send(topic, b"\xff" * 200, retain=False)
+
+        with Outlet(config) as outlet, LiveDevices([(*honest, "COMMITTED")]):
+            thread = threading.Thread(target=flood, args=(outlet,), daemon=True)
+            thread.start()
+            result = told("watch", folder, "--seconds", "30")
+            done.set()
+            thread.join()
+        assert result["status"] == "SUCCEEDED"
+        counted = sum(result["dropped"].values()) + sum(result["requests"].values())
+        assert counted > 0
+        assert result["requests"].get("garbage", 0) <= 24
 
 
 class TestApprovals:
