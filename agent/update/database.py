@@ -224,8 +224,10 @@ def check(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _damaged(path: Path, why: str) -> str:
+    # Older versions of sqlite3 give no text at all with some errors.
+    first = why.partition("\n")[0] or "it cannot be read"
     return (
-        f"{path}: damaged: {why.splitlines()[0]}; the last active models go on serving and no "
+        f"{path}: damaged: {first}; the last active models go on serving and no "
         "update is taken; put back a copy of the state folder, or enrol the device anew"
     )
 
