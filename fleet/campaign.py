@@ -49,6 +49,10 @@ class Outcome(str, Enum):
         return self in (Outcome.REJECTED, Outcome.ROLLED_BACK, Outcome.TIMED_OUT)
 
 
+OPEN = (Outcome.WAITING, Outcome.TIMED_OUT, Outcome.LEFT)
+"""Outcomes that no report of the device stands behind."""
+
+
 class Status(str, Enum):
     """How a campaign is; the last two are final."""
 
@@ -164,8 +168,9 @@ class Campaign:
     def finished(self, device: str, outcome: Outcome) -> bool:
         """A verified report of the device's present assignment has come.
 
-        The first report counts: a device ends an assignment once. One that comes after its time
-        counts too, as it tells what the device runs; but what has stopped stays stopped.
+        The first report counts, and after it only that a commitment was undone. One that comes
+        after its time counts too, as it tells what the device runs; but what has stopped stays
+        stopped.
 
         Returns:
             True if that is news.
@@ -173,7 +178,8 @@ class Campaign:
         member = self.members.get(device)
         if member is None or member.assigned_at is None:
             return False
-        if member.outcome not in (Outcome.WAITING, Outcome.TIMED_OUT, Outcome.LEFT):
+        undone = (member.outcome, outcome) == (Outcome.COMMITTED, Outcome.ROLLED_BACK)
+        if not undone and member.outcome not in OPEN:
             return False
         member.outcome = outcome
         return True

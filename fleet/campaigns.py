@@ -151,19 +151,37 @@ class Campaigns:
             )
             return [(device, envelope) for device, envelope in rows]
 
-    def reported(self, offer: Offer, reports: Iterable[tuple[Report, bytes]]) -> None:
+    def latest(self, devices: Iterable[str]) -> list[Expected]:
+        """The reports that the last assignment of each of these devices calls for."""
+        wanted = set(devices)
+        with self._database.reading() as session:
+            rows = session.execute(
+                select(Assignment, Bundle, Device.sign_key)
+                .join(Bundle, Bundle.digest == Assignment.digest)
+                .join(Device, Device.id == Assignment.device)
+                .where(Assignment.counter == Device.counter)
+            )
+            return [
+                expected(_offer(row, bundle), row.device, row.counter, sign_key)
+                for row, bundle, sign_key in rows
+                if row.device in wanted
+            ]
+
+    def reported(self, reports: Iterable[tuple[Report, bytes]]) -> None:
         """Keep verified reports with their envelopes, and the outcomes with them."""
         now = int(self._now())
         with self._database.session() as session:
             for report, envelope in reports:
                 row = session.get_one(Assignment, (report.device, report.counter))
+                if row.outcome == report.outcome:
+                    continue
                 row.outcome, row.outcome_at = report.outcome, now
                 session.add(
                     StoredReport(
                         device=report.device,
                         slot=report.slot,
                         counter=report.counter,
-                        campaign=offer.campaign,
+                        campaign=report.campaign,
                         digest=report.sha256,
                         outcome=report.outcome,
                         reason=report.reason,
@@ -252,6 +270,17 @@ def _plan(row: Row) -> Plan:
     stages = tuple(tuple(next(devices) for _ in range(size)) for size in rules.pop("sizes"))
     del rules["approvals"]
     return Plan(stages, **rules)
+
+
+def _offer(row: Assignment, bundle: Bundle) -> Offer:
+    return Offer(
+        row.campaign,
+        row.slot,
+        row.digest,
+        bundle.family,
+        bundle.version,
+        bundle.release_counter,
+    )
 
 
 def _member(row: Assignment) -> Member:

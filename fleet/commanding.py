@@ -11,16 +11,20 @@ from agent.wire.reading import parse
 from agent.wire.schema import COMMAND_REPLY
 from agent.wire.topics import Topics
 from fleet.ordering import COMMAND_LIFE_S, command
+from fleet.watching import Reports
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from fleet.auditchain import Actor
+    from fleet.campaigns import Campaigns
     from fleet.fleetfolder import Fleet
     from fleet.link import Inbox, Outlet
     from fleet.ordering import Verb
 
 LOOK_S = 0.5
+REPORT_S = 5.0
+"""A signed report follows its answer within this, if at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,32 +67,79 @@ def send_commands(
     return sent
 
 
-def answers(inbox: Inbox, prefix: str, sent: dict[str, str], wait_s: float) -> dict[str, Answer]:
-    """Wait for the answers.
+class Hearing:
+    """Hears what devices answer to a command, and their signed reports that follow from it.
 
     Args:
-        inbox: hears the topics of `reply_filter`.
+        campaigns: gets the reports that a model was rolled back.
         prefix: first levels of the topics.
-        sent: as `send_commands` gave it.
-        wait_s: at the most.
-
-    Returns:
-        One for each device.
+        devices: that are commanded.
+        monotonic: seconds that never jump.
     """
-    found: dict[str, Answer] = {}
-    topics = {Topics(prefix, device).reply(nonce): device for nonce, device in sent.items()}
-    end = time.monotonic() + wait_s
-    while len(found) < len(topics) and (left := end - time.monotonic()) > 0:
-        for topic, payload in inbox.take(min(left, LOOK_S)):
-            answer = _answer(payload) if topic in topics else None
-            if answer is not None:
-                found[topics[topic]] = answer
-    return {device: found.get(device, Answer()) for device in sent.values()}
 
+    def __init__(
+        self,
+        campaigns: Campaigns,
+        prefix: str,
+        devices: Sequence[str],
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._campaigns = campaigns
+        self._prefix = prefix
+        self._monotonic = monotonic
+        self._reports = Reports()
+        self._reporters = {Topics(prefix, device).update_report: device for device in devices}
+        self._silent = set()
+        for expected in campaigns.latest(devices):
+            self._reports.expect(expected)
+            self._silent.add(expected.device)
 
-def reply_filter(prefix: str) -> str:
-    """Where devices answer."""
-    return Topics(prefix, "+").reply("+")
+    @property
+    def filters(self) -> tuple[str, ...]:
+        """Topics to be heard."""
+        every = Topics(self._prefix, "+")
+        return every.reply("+"), every.update_report
+
+    def answers(self, inbox: Inbox, sent: dict[str, str], wait_s: float) -> dict[str, Answer]:
+        """Wait for the answers.
+
+        Args:
+            inbox: hears `filters`.
+            sent: as `send_commands` gave it.
+            wait_s: at the most.
+
+        Returns:
+            One for each device.
+        """
+        topics = {
+            Topics(self._prefix, device).reply(nonce): device for nonce, device in sent.items()
+        }
+        found: dict[str, Answer] = {}
+        end = self._monotonic() + wait_s
+        answered = False
+        while not self._all(found, topics) and (left := end - self._monotonic()) > 0:
+            for topic, payload in inbox.take(min(left, LOOK_S)):
+                if topic in topics:
+                    answer = _answer(payload)
+                    found |= {} if answer is None else {topics[topic]: answer}
+                elif topic in self._reporters:
+                    self._hear_report(self._reporters[topic], payload)
+            if len(found) == len(topics) and not answered:
+                answered = True
+                # A rollback of what was not assigned last has no report that we could place.
+                end = min(end, self._monotonic() + REPORT_S)
+        return {device: found.get(device, Answer()) for device in sent.values()}
+
+    def _all(self, found: dict[str, Answer], topics: dict[str, str]) -> bool:
+        """Whether all have answered, and those that rolled back have reported it."""
+        done = {device for device, answer in found.items() if answer.done}
+        return len(found) == len(topics) and not done & self._silent
+
+    def _hear_report(self, device: str, payload: bytes) -> None:
+        report = self._reports.judge(device, payload, self._monotonic())
+        if report is not None and report.outcome == "ROLLED_BACK":
+            self._silent.discard(device)
+            self._campaigns.reported([(report, payload)])
 
 
 def _answer(payload: bytes) -> Answer | None:

@@ -146,7 +146,7 @@ class Rollout:
             if report and self.campaign.finished(report.device, Outcome(report.outcome)):
                 reports.append((report, payload))
         if reports:
-            self._campaigns.reported(self.offer, reports)
+            self._campaigns.reported(reports)
         self.act()
         for topic, payload in self.router.answers.messages(ANSWER_PIECES, self._monotonic()):
             self._sender.send(topic, payload)

@@ -34,7 +34,8 @@ def rollback(
 
     Example: [bold]vigia fleet rollback fleet --group hall-2[/bold]
     """
-    from fleet.commanding import answers, reply_filter, send_commands
+    from fleet.campaigns import Campaigns
+    from fleet.commanding import Hearing, send_commands
     from fleet.controlling import inbox_for
     from fleet.groups import chosen_devices
     from fleet.link import Outlet
@@ -46,10 +47,11 @@ def rollback(
             devices = [row.id for row in chosen_devices(session, device or (), group or ())]
         prefix = fleet.settings.prefix
         inbox = inbox_for(prefix, len(devices))
+        hearing = Hearing(Campaigns(fleet.database, fleet.now), prefix, devices)
         with Outlet(fleet.mqtt) as outlet:
-            outlet.hear((reply_filter(prefix),), inbox)
+            outlet.hear(hearing.filters, inbox)
             sent = send_commands(fleet, who, outlet, devices, slot, "rollback")
-            found = answers(inbox, prefix, sent, wait)
+            found = hearing.answers(inbox, sent, wait)
     words = {True: "rolled back", False: "refused", None: "no answer"}
     tell(
         json_output,

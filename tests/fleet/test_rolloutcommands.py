@@ -82,7 +82,7 @@ def retained(folder):
     with open_fleet(folder) as fleet, Outlet(fleet.mqtt) as outlet:
         outlet.hear((f"{PREFIX}/#",), inbox)
         found = {}
-        while messages := inbox.take(1.0):
+        while messages := inbox.take(0.5):
             found |= dict(messages)
     return {topic: payload for topic, payload in found.items() if payload}
 
