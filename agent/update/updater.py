@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING
 
 from agent.bundle.documents import ASSIGNMENT, Assignment
 from agent.bundle.dsse import verify
-from agent.errors import AgentError, BundleError, KeyStoreError, RollbackError, StoreError
+from agent.errors import (
+    AgentError,
+    BundleError,
+    KeyStoreError,
+    RollbackError,
+    SignatureError,
+    StoreError,
+)
 from agent.threads import ThreadGroup
 from agent.update.failpoints import hit
 from agent.update.machine import (
@@ -115,6 +122,7 @@ class Updater:
         self._now = now
         self._steps = StepRunner(course.step, proofs.cancel, inbox.poke, clock)
         self._waiting: bytes | None = None
+        self._doubted: bytes | None = None
         self._group = ThreadGroup()
 
     def start(self) -> None:
@@ -178,6 +186,8 @@ class Updater:
             self._trust.refresh(message)
         except BundleError as error:
             self._refuse("trust message", error)
+            return
+        self._waiting = self._waiting or self._doubted
 
     def _hear_command(self, envelope: bytes) -> None:
         try:
@@ -263,10 +273,19 @@ class Updater:
 
     def _consider(self, envelope: bytes) -> None:
         """Take up an assignment, or say why not; one that comes too early goes on waiting."""
-        self._waiting = None
+        self._waiting = self._doubted = None
         try:
             keys, threshold = self._trust.director_keys()
             assignment = verify(envelope, ASSIGNMENT, Assignment, keys, threshold)
+        except SignatureError as error:
+            # The metadata that names its signer may come later.
+            self._doubted = envelope
+            self._refuse("assignment", error)
+            return
+        except BundleError as error:
+            self._refuse("assignment", error)
+            return
+        try:
             record = self._store.record(assignment.slot) if assignment.slot in self._slots else None
             if record is not None and record.assignment == envelope:
                 return
@@ -347,6 +366,7 @@ class Updater:
 
     def _serve(self, slot: str, candidate: Candidate | None) -> None:
         """Switch back, after that was saved: a crash in between makes the same switch."""
+        hit("C9.switching")
         self._switch(slot, functools.partial(self._proofs.revert, slot, candidate))
         if candidate is None:
             self._active.pop(slot, None)

@@ -156,16 +156,35 @@ def test_an_assignment_waits_for_the_metadata_that_knows_its_bundle(site):
 
 
 def test_an_assignment_waits_while_the_metadata_is_out_of_date(site):
-    packed = site.controller.release(1)
-    site.trust()
+    packed = site.controller.release(2)
+    committed(site, 1)
     site.clock += 8 * DAY
     envelope = site.assign(packed, deadline=int(site.clock + 60))
     site.assign(packed, signers=[key("mallory")])
     site.wait_refused("assignment")
-    assert site.record().state is State.IDLE
+    assert site.record().release_counter == 1
     site.controller.repository.now = site.clock
     site.inbox.assignment("", envelope)
     site.trust()
+    assert site.wait_outcome(2).outcome == "COMMITTED"
+
+
+def test_an_assignment_that_comes_before_the_first_metadata_is_looked_at_again(site):
+    packed = site.controller.release(1)
+    site.assign(packed)
+    site.wait_refused("assignment")
+    site.trust()
+    assert site.wait_outcome(1).outcome == "COMMITTED"
+
+
+def test_an_assignment_of_a_director_whom_newer_metadata_names_is_looked_at_again(site):
+    site.trust()
+    packed = site.controller.release(1)
+    site.controller.repository.set_directors([key("new director")])
+    message = site.controller.trust()
+    site.assign(packed)
+    site.wait_refused("assignment")
+    site.inbox.trust("", message)
     assert site.wait_outcome(1).outcome == "COMMITTED"
 
 
