@@ -7,7 +7,6 @@ the director's key and the broker are the fleet's real ones.
 
 from __future__ import annotations
 
-import base64
 import json
 import queue
 import secrets
@@ -20,16 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import NameOID
-
-from agent.bundle.softkeys import KemKey, SoftKeys, private_pem
-from agent.errors import StoreError
 from agent.wire.topics import Topics
-from engines.durable import write_new
 from fleet.answering import Answers
 from fleet.assigning import Assigner
 from fleet.campaign import Outcome, Plan
@@ -38,7 +28,7 @@ from fleet.controlling import inbox_for, library, publish_metadata
 from fleet.database import Database
 from fleet.errors import FleetError
 from fleet.rollout import Rollout, Router
-from fleet.tables import Bundle, Device
+from fleet.simulatekeys import SLOT, SPECIFICATION, make_crowd, write_specification
 from fleet.watching import Board, Reports
 
 if TYPE_CHECKING:
@@ -46,8 +36,8 @@ if TYPE_CHECKING:
 
     from fleet.fleetfolder import Fleet
     from fleet.link import Outlet
+    from fleet.tables import Bundle
 
-SLOT = "main"
 MAX_DEVICES = 10_000
 GRACE_S = 10.0
 """For the crowd to take its retained messages back and say goodbye."""
@@ -163,7 +153,18 @@ class _Run:
     def go(self, tell: Callable[[str, int, int], None]) -> Result:
         count = self.simulation.devices
         self.database.create()
-        self._enrol(lambda done: tell("enrolling", done, count))
+        crowd = make_crowd(
+            self.fleet, self.folder, self.names, lambda done: tell("enrolling", done, count)
+        )
+        with self.database.session() as session:
+            session.add_all(crowd)
+            session.merge(self.row)
+        write_specification(
+            self.fleet,
+            self.folder,
+            window=self.simulation.window,
+            timeout_s=self.simulation.timeout_s,
+        )
         self._start()
         rollout = self._rollout()
         meter = _Meter()
@@ -210,61 +211,9 @@ class _Run:
         self.outlet.settle()
         self.database.close()
 
-    def _enrol(self, tell: Callable[[int], None]) -> None:
-        """Make keys and certificates, for the crowd in files and for the controller in rows."""
-        passphrase = self.fleet.keys.passphrase
-        devices = []
-        rows = []
-        for number, name in enumerate(self.names):
-            kem, signing, tls = KemKey.generate("p256"), _private_key(), _private_key()
-            keys = SoftKeys(kem, signing)
-            issued = self.fleet.authority.device(name, _request(name, tls), passphrase)
-            pair = self.folder / f"{number}.pem"
-            _write(pair, issued.pem.encode() + private_pem(tls))
-            devices.append(
-                {
-                    "name": name,
-                    "kem": kem.pem().decode(),
-                    "signing": private_pem(signing).decode(),
-                    "tls": str(pair),
-                }
-            )
-            rows.append(
-                Device(
-                    id=name,
-                    kem=keys.kem,
-                    kem_key=base64.b64encode(keys.kem_public).decode(),
-                    sign_key=keys.sign_public_pem,
-                    key_level="L0",
-                    hw_class="simulated",
-                    certificate=issued.pem,
-                    serial=issued.serial,
-                    fingerprint="",
-                    enrolled_at=0,
-                )
-            )
-            tell(number + 1)
-        with self.database.session() as session:
-            session.add_all(rows)
-            session.merge(self.row)
-        mqtt = self.fleet.mqtt
-        assert mqtt.tls is not None
-        specification = {
-            "host": mqtt.host,
-            "port": mqtt.effective_port,
-            "prefix": self.prefix,
-            "ca": str(mqtt.tls.ca_file),
-            "slot": SLOT,
-            "window": self.simulation.window,
-            "timeout_s": self.simulation.timeout_s,
-            "root": self.fleet.repository.anchor().decode(),
-            "devices": devices,
-        }
-        _write(self.folder / "crowd.json", json.dumps(specification).encode())
-
     def _start(self) -> None:
         self.process = subprocess.Popen(  # noqa: S603 - our own program
-            [sys.executable, "-m", "fleet.simulatecrowd", str(self.folder / "crowd.json")],
+            [sys.executable, "-m", "fleet.simulatecrowd", str(self.folder / SPECIFICATION)],
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -367,20 +316,3 @@ class _Meter:
 def _rss_mb() -> float:
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return round(pages * PAGE_MB, 1)
-
-
-def _private_key() -> ec.EllipticCurvePrivateKey:
-    return ec.generate_private_key(ec.SECP256R1())
-
-
-def _request(name: str, key: ec.EllipticCurvePrivateKey) -> str:
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    request = x509.CertificateSigningRequestBuilder().subject_name(subject)
-    return request.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM).decode()
-
-
-def _write(path: Path, content: bytes) -> None:
-    try:
-        write_new(path, content)
-    except OSError as error:
-        raise StoreError(f"{path} cannot be written: {error.strerror}") from error

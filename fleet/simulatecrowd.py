@@ -241,9 +241,16 @@ def make_member(device: dict[str, str], specification: dict[str, Any]) -> Member
     )
 
 
+def read_specification(path: Path) -> dict[str, Any]:
+    """What `fleet.simulatekeys` has written, with the keys."""
+    specification: dict[str, Any] = json.loads(path.read_bytes())
+    lines = Path(specification["devices"]).read_text("utf-8").splitlines()
+    return specification | {"keys": [json.loads(line) for line in lines]}
+
+
 async def main(specification: dict[str, Any]) -> None:
     """Run the crowd that is specified, until SIGTERM."""
-    devices = specification["devices"]
+    devices = specification["keys"]
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, len(devices) + SPARE_FILES), hard))
     stop = asyncio.Event()
@@ -253,4 +260,4 @@ async def main(specification: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(json.loads(Path(sys.argv[1]).read_bytes())))
+    asyncio.run(main(read_specification(Path(sys.argv[1]))))

@@ -11,9 +11,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from agent.bundle.dsse import verify
-
 from agent.bundle.documents import REPORT, Report
+from agent.bundle.dsse import verify
 from agent.errors import BundleError, WireError
 from agent.wire.updatestate import UpdateState, parse_update_state
 from fleet.allowance import Allowances
