@@ -3,6 +3,10 @@
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 
+# What tests and benchmarks need of the project, so that they share an environment.
+# shellcheck disable=SC2034
+test_extras="opencv,openvino,plot,demo,fleet,pkcs11,test"
+
 # Prints the first Python of at least 3.10 that can make virtual environments.
 find_python() {
   local candidate

@@ -37,8 +37,13 @@ def original() -> bytes:
 
 def retrained() -> bytes:
     """Another digest, the same answers: what a good update looks like."""
+    return revised("2")
+
+
+def revised(revision: str) -> bytes:
+    """As `retrained`; each revision has a digest of its own."""
     model = onnx.load_from_string(original())
-    model.metadata_props.add(key="revision", value="2")
+    model.metadata_props.add(key="revision", value=revision)
     return model.SerializeToString()
 
 
