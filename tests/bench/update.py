@@ -75,9 +75,7 @@ def noticed(found: Sequence[dict[str, Any]], fps: float) -> dict[str, Any]:
         "latest_at_switches_ms": round(
             max((a for a, n in zip(ages, near, strict=True) if n), default=usual) - usual, 1
         ),
-        "gaps_in_seq": sum(
-            b["seq"] - a["seq"] != 1 for a, b in zip(found, found[1:], strict=False)
-        ),
+        "gaps_in_seq": sum(b["seq"] - a["seq"] != 1 for a, b in itertools.pairwise(found)),
     }
 
 
@@ -146,7 +144,8 @@ def targets(found: dict[str, Any]) -> list[dict[str, Any]]:
         {"what": "frames lost at switches", "figure": switch["lost_at_switches"], "target": 0,
          "met": switch["lost_at_switches"] == 0},
         {"what": "frames late, a switch",
-         "figure": switch["late_at_switches"] / max(1, switch["switches"]), "target": "<= 1", "met": switch["late_at_switches"] <= switch["switches"]},
+         "figure": switch["late_at_switches"] / max(1, switch["switches"]),
+         "target": "<= 1", "met": switch["late_at_switches"] <= switch["switches"]},
         {"what": "bad models refused or rolled back", "figure": f"{refused} of {len(bad)}",
          "target": "all, with the reason", "met": refused == len(bad)},
     ]  # fmt: skip
