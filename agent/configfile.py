@@ -156,8 +156,19 @@ def _resolve(config: Config, folder: Path) -> Config:
         tls = mqtt.tls.model_copy(update={n: file(getattr(mqtt.tls, n)) for n in paths})
         mqtt = mqtt.model_copy(update={"tls": tls})
     pipeline = config.pipeline.model_copy(update={"cache_dir": file(config.pipeline.cache_dir)})
+    updates = config.updates
+    if updates is not None:
+        keys = updates.keys.model_copy(update={"module": file(updates.keys.module)})
+        places = {n: file(getattr(updates, n)) for n in ("state_dir", "root_file")}
+        updates = updates.model_copy(update={**places, "keys": keys})
     return config.model_copy(
-        update={"cameras": cameras, "models": models, "mqtt": mqtt, "pipeline": pipeline}
+        update={
+            "cameras": cameras,
+            "models": models,
+            "mqtt": mqtt,
+            "pipeline": pipeline,
+            "updates": updates,
+        }
     )
 
 

@@ -240,6 +240,10 @@ def test_relative_paths_begin_at_the_file(write, tmp_path):
             "  g: {source: '/abs.mp4'}\n"
             "models: {main: {path: m.onnx, names: names.txt}}\n"
             "pipeline: {cache_dir: cache}\n"
+            "updates:\n"
+            "  state_dir: state\n"
+            "  root_file: /root.json\n"
+            "  keys: {kind: pkcs11, module: lib.so, token: t, pin: p}\n"
         )
     )
     tls = config.mqtt.tls
@@ -257,6 +261,9 @@ def test_relative_paths_begin_at_the_file(write, tmp_path):
     assert config.models["main"].path == tmp_path / "m.onnx"
     assert config.models["main"].names == tmp_path / "names.txt"
     assert config.pipeline.cache_dir == tmp_path / "cache"
+    updates = config.updates
+    assert (updates.state_dir, updates.root_file) == (tmp_path / "state", Path("/root.json"))
+    assert updates.keys.module == tmp_path / "lib.so"
 
 
 def test_shown_hides_every_secret_and_keeps_the_rest(write):
