@@ -6,9 +6,7 @@ release 2. All share one broker, one controller and two small bundles.
 
 from __future__ import annotations
 
-import base64
 import os
-import random
 import re
 import secrets
 import shutil
@@ -21,10 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import cv2
-import numpy as np
-import onnx
 import yaml
+from typing_extensions import Self
 
 from agent.bundle.documents import Assignment
 from agent.bundle.dsse import unverified
@@ -48,18 +44,19 @@ from agent.update.staging import FOLDER
 from agent.update.store import Store
 from agent.update.trustmirror import TrustMirror
 from tests.fakes.updates import drive
-from tests.fakes.updating import SLOT, Controller
+from tests.fakes.updating import SLOT
 from tests.integration.agents import ROOT
+from tests.integration.crashground import FPS
 from tests.integration.subscriber import Received, Subscriber
 from tests.integration.updates import Fleet
-from tests.vectors.bundles import tiny_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from agent.bundle.documents import Report
     from agent.bundle.seal import Packed
     from agent.update.record import Past, Record
-    from tests.integration.mosquitto import Mosquitto
+    from tests.integration.crashground import Ground
 
 SOON_S = 60.0
 """What one process of several on two cores does within this time is not stuck."""
@@ -68,21 +65,7 @@ START_S = 20.0
 """An agent analyses its first frame within this time of its start, crash or not."""
 
 WINDOW = 4
-BALLAST_BYTES = 24 * 65_536
-"""Makes bundles of small models take a while to arrive."""
-
 CAMERA = "belt"
-FPS = 5
-
-RULES = {
-    "shadow": {"seconds": 0.5},
-    "canary": {"seconds": 0.5, "min_fps_ratio": 0.0, "max_latency_ratio": 1000.0},
-}
-"""What is tested is not the quality of the bundle."""
-
-RUN_BYTES = 64
-RUNS = 16
-"""Stretches of each secret that are searched for."""
 
 MEMORY = Path("/dev/shm")
 
@@ -93,6 +76,7 @@ class Seen:
 
     record: Record
     active: str | None
+    previous: str | None
     floor: int
     time_floor: float
     trust: Mapping[str, bytes]
@@ -100,72 +84,35 @@ class Seen:
     quarantined: str | None
 
 
-class Ground:
-    """What all devices share.
-
-    Args:
-        folder: for everything.
-        broker: that the controller publishes to.
-        prefix: of topics.
-    """
-
-    def __init__(self, folder: Path, broker: Mosquitto, prefix: str) -> None:
-        self.folder = folder
-        self.broker = broker
-        self.prefix = prefix
-        self.controller = Controller(folder / "controller", time.time(), prefix)
-        self.models = {number: tiny_model(number) for number in (0, 1, 2)}
-        ballast = {number: random.Random(number).randbytes(BALLAST_BYTES) for number in (1, 2)}
-        pictures = {f"golden/{number}.png": _picture(number) for number in range(2)}
-        self.old = self._release(1, ballast[1], pictures)
-        self.old_trust = self.controller.repository.publish()
-        self.new = self._release(2, ballast[2], pictures)
-        self.video = _video(folder / "video.mp4")
-        self.configured = folder / "configured.onnx"
-        self.configured.write_bytes(self.models[0])
-        self.secrets = [
-            *(run for number in (1, 2) for run in _runs(_weights(self.models[number]), number)),
-            *(run for number in (1, 2) for run in _runs(ballast[number], number)),
-            *(form for packed in (self.old, self.new) for form in _forms(packed.data_key)),
-        ]
-        Fleet(folder / "publisher", broker.port, prefix, "nobody", self.controller).offer(self.new)
-
-    def digest(self, number: int) -> str:
-        """Of a release's model, as detections tell it; 0 is the configured one."""
-        import hashlib
-
-        return "sha256:" + hashlib.sha256(self.models[number]).hexdigest()
-
-    def _release(self, number: int, ballast: bytes, pictures: Mapping[str, bytes]) -> Packed:
-        files = {"model.onnx": self.models[number], "ballast.bin": ballast, **pictures}
-        return self.controller.release(number, files=files, **RULES)
-
-
 class Device:
     """One device; use it as a context manager.
 
     Args:
         ground: see there.
-        name: device id.
-        port: of its broker, if it is not the shared one directly.
+        name: of what happens to it; its device id is made of it.
+
+    Attributes:
+        port: where it finds a broker.
+        cache: folder where its engines are kept.
+        counter: of its newest assignment.
     """
 
-    def __init__(self, ground: Ground, name: str, port: int | None = None) -> None:
+    def __init__(self, ground: Ground, name: str) -> None:
         self.ground = ground
-        self.name = name
+        self.name = name = re.sub(r"\W", "-", name)
+        self.port = ground.broker.port
         self.folder = ground.folder / name
-        self.fleet = Fleet(
-            self.folder, port or ground.broker.port, ground.prefix, name, ground.controller
-        )
+        self.fleet = Fleet(self.folder, self.port, ground.prefix, name, ground.controller)
         self.cache = self.folder / "cache"
         self.memory = MEMORY / f"vigia-test-{os.getpid()}-{secrets.token_hex(4)}"
         self.memory.mkdir(mode=0o700)
-        self.sections: dict[str, object] = {}
         self.process: subprocess.Popen[bytes] | None = None
+        self.counter = 0
+        self._served_before = 0
         self.lives = 0
         self._subscriber = Subscriber(ground.broker.port, f"{ground.prefix}/{name}/#")
 
-    def __enter__(self) -> Device:
+    def __enter__(self) -> Self:
         self._subscriber.__enter__()
         return self
 
@@ -178,12 +125,14 @@ class Device:
 
     # --- before it starts ---------------------------------------------------------------------
 
+    def assign(self, packed: Packed) -> None:
+        """Publish an assignment."""
+        envelope, _ = self._assignment(packed)
+        self.fleet.publish({self.fleet.topics.assignment: envelope})
+
     def commit(self, packed: Packed) -> None:
         """Have a release be committed, and its report be sent."""
-        envelope = self.ground.controller.assign(
-            packed, self.fleet.keys.kem_public, device=self.name
-        )
-        assignment = unverified(envelope, Assignment)
+        envelope, assignment = self._assignment(packed)
         shutil.copytree(
             self.ground.controller.folder / bundle_id(packed.digest),
             self.fleet.state / FOLDER / packed.digest,
@@ -209,6 +158,14 @@ class Device:
         finally:
             store.close()
 
+    def _assignment(self, packed: Packed) -> tuple[bytes, Assignment]:
+        envelope = self.ground.controller.assign(
+            packed, self.fleet.keys.kem_public, device=self.name
+        )
+        assignment = unverified(envelope, Assignment)
+        self.counter = assignment.counter
+        return envelope, assignment
+
     # --- its lives ----------------------------------------------------------------------------
 
     def start(self, order: str | None = None) -> None:
@@ -217,9 +174,11 @@ class Device:
             CAMERA: {"source": str(self.ground.video), "loop": True, "realtime": True, "fps": FPS}
         }
         config = self.fleet.config(self.ground.configured, cameras)
+        config["mqtt"]["port"] = self.port
+        self._served_before = len(self.lives_served())
         config["updates"] |= {"window_blocks": WINDOW, "stall_timeout_s": 5}
         path = self.folder / "agent.yaml"
-        path.write_text(yaml.safe_dump({**config, **self.sections}))
+        path.write_text(yaml.safe_dump(config))
         environment = {
             **os.environ,
             "XDG_CACHE_HOME": str(self.cache),
@@ -255,16 +214,26 @@ class Device:
 
     # --- what it says -------------------------------------------------------------------------
 
-    def wait(self, holds: Callable[[Sequence[Received]], object], timeout_s: float = SOON_S) -> None:
+    def wait(
+        self, holds: Callable[[Sequence[Received]], object], timeout_s: float = SOON_S
+    ) -> None:
         """Wait for something that it has published."""
         try:
             self._subscriber.wait_for(holds, timeout_s)
-        except AssertionError as error:
-            raise AssertionError(f"{self.name}: {error}\n{self.log()}") from error
+        except AssertionError:
+            message = f"{self.name}: this has not come within {timeout_s:g} s\n{self.log()}"
+            raise AssertionError(message) from None
+
+    def wait_serving(self) -> None:
+        """Wait for the first detection of the life that was begun last."""
+        self.wait(lambda _: len(self.lives_served()) > self._served_before, START_S)
 
     def wait_outcome(self, state: str) -> None:
+        """Wait until the newest assignment has this outcome, told and reported."""
         topic = self.fleet.topics.update_state(SLOT)
-        self.wait(lambda m: _last_state(m, topic) == state)
+        told = (state, self.counter)
+        self.wait(lambda m: _last_state(m, topic) == told)
+        self.wait(lambda _: state in self.outcomes())
 
     def lives_served(self) -> list[list[str]]:
         """Digests of what has made the detections, in each life that made any, in order."""
@@ -282,17 +251,19 @@ class Device:
             found.setdefault(message["boot"], []).append(message["seq"])
         return [numbers for numbers in found.values() if numbers != list(range(len(numbers)))]
 
-    def reports(self) -> dict[int, set[bytes]]:
-        """The different reports of each counter; all verified."""
-        topic = self.fleet.topics.update_report
-        told = list(self._subscriber.messages)
-        self.fleet.reports(told)
-        found: dict[int, set[bytes]] = {}
-        for message in told:
-            if message.topic == topic:
-                (report,) = self.fleet.reports([message])
-                found.setdefault(report.counter, set()).add(message.payload)
-        return found
+    def reports(self) -> list[Report]:
+        """All that differ, verified."""
+        topic = self.fleet.topics.update_report("main")
+        told = {m.payload: m for m in list(self._subscriber.messages) if m.topic == topic}
+        return [report for m in told.values() for report in self.fleet.reports([m])]
+
+    def outcomes(self) -> list[str]:
+        """Of the newest assignment, as reported."""
+        return [report.outcome for report in self.reports() if report.counter == self.counter]
+
+    def replayed(self) -> set[str]:
+        """Digests of what has made the detections while there was no broker."""
+        return {m["model"]["digest"] for m in self._detections() if m.get("replay")}
 
     def pulled(self) -> Counter[int]:
         """How often the broker has sent each block to it."""
@@ -312,10 +283,11 @@ class Device:
         source = ReadOnly(self.fleet.state)
         try:
             reader, trust = Reader(source), TrustMirror(source)  # type: ignore[arg-type]
-            active = reader.active(SLOT)
+            active, previous = reader.active(SLOT), reader.previous(SLOT)
             return Seen(
                 reader.record(SLOT),
                 None if active is None else active.digest,
+                None if previous is None else previous.digest,
                 reader.floor("conveyor"),
                 trust.time_floor(),
                 trust.load(),
@@ -339,8 +311,12 @@ class Device:
         places = (self.memory, MEMORY)
         return [found for place in places for found in place.glob(f"vigia-*/{pid}-*")]
 
+    def plans(self) -> list[Path]:
+        """Engines that were built, sealed."""
+        return sorted(self.cache.rglob("*.plan"))
+
     def shows(self, folders: Iterable[Path]) -> bool:
-        """Whether a model lies in folders: what a search that finds nothing must be able to find."""
+        """Whether a model lies there: a search that finds nothing must be able to find it."""
         return any(self._tells(p) for f in folders for p in f.rglob("*") if p.is_file())
 
     def _tells(self, path: Path) -> bool:
@@ -348,37 +324,8 @@ class Device:
         return any(secret in content for secret in self.ground.secrets)
 
 
-def _last_state(messages: Sequence[Received], topic: str) -> str | None:
+def _last_state(messages: Sequence[Received], topic: str) -> tuple[str, int] | None:
     for message in reversed(messages):
         if message.topic == topic:
-            return str(message.json["state"])
+            return message.json["state"], message.json["counter"]
     return None
-
-
-def _picture(seed: int) -> bytes:
-    pixels = np.random.default_rng(seed).integers(0, 255, (64, 64, 3), np.uint8)
-    return cv2.imencode(".png", pixels)[1].tobytes()
-
-
-def _video(path: Path) -> Path:
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), FPS, (64, 64))
-    pixels = np.random.default_rng(0)
-    for _ in range(4 * FPS):
-        writer.write(cv2.resize(pixels.integers(0, 255, (8, 8, 3), np.uint8), (64, 64)))
-    writer.release()
-    return path
-
-
-def _weights(model: bytes) -> bytes:
-    tensors = onnx.load_from_string(model).graph.initializer
-    return max((t.raw_data for t in tensors), key=len)
-
-
-def _runs(content: bytes, seed: int) -> list[bytes]:
-    chance = random.Random(seed)
-    starts = [chance.randrange(len(content) - RUN_BYTES) for _ in range(RUNS)]
-    return [content[at : at + RUN_BYTES] for at in starts]
-
-
-def _forms(key: bytes) -> list[bytes]:
-    return [key, key.hex().encode(), base64.b64encode(key), base64.urlsafe_b64encode(key)]
