@@ -127,7 +127,7 @@ def test_an_older_assignment_is_never_begun(counter):
         advance(walk(Record("main"), way(3)), offered(counter))
 
 
-@pytest.mark.parametrize("state", [State.OFFERED, State.TRUSTED, State.FETCHING, *OUTCOMES])
+@pytest.mark.parametrize("state", [State.OFFERED, State.TRUSTED, State.FETCHING, *sorted(OUTCOMES)])
 def test_a_restart_while_the_network_works_or_nothing_does_changes_nothing(state):
     record = dataclasses.replace(at(State.OFFERED), state=state)
     assert resume(record) is record
