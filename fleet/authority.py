@@ -8,25 +8,28 @@ taken, once the requester has shown that they hold it.
 from __future__ import annotations
 
 import datetime as dt
-import ipaddress
-import re
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-)
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from engines.durable import read_bounded
 from fleet.brokerfiles import CONTROLLER_USER, VIEWER_PREFIX, is_reserved
+from fleet.certificates import (
+    MAX_COMMON_NAME,
+    general_name,
+    issued_by,
+    key_usage,
+    private_pem,
+    requested_key,
+    revoked_entry,
+    subject,
+)
 from fleet.errors import FleetError
 from fleet.metadatafolder import replace
 
@@ -41,9 +44,6 @@ KEY_NAME = "authority"
 
 CERTIFICATE = "ca.pem"
 MAX_CERTIFICATE_BYTES = 16 * 2**10
-MAX_REQUEST_CHARACTERS = 8000
-MAX_COMMON_NAME = 64
-"""Upper bound of RFC 5280."""
 
 AUTHORITY_DAYS = 20 * 365
 SERVER_DAYS = 825
@@ -55,8 +55,6 @@ CLIENT_DAYS = 825
 DEVICE_DAYS = 10 * 365
 """Devices hang on poles and roofs: their certificates end with their service, and a stolen one is
 revoked. None outlives the authority."""
-
-HOST = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})*\.?")
 
 BACKDATED = dt.timedelta(days=1)
 """Clocks of brokers and devices may be behind ours."""
@@ -115,12 +113,12 @@ class Authority:
         """
         self._vault.create_key(KEY_NAME, passphrase, "p256")
         key = self._key(passphrase)
-        subject = _name(f"Vigia fleet {name}"[:MAX_COMMON_NAME])
+        own_name = subject(f"Vigia fleet {name}"[:MAX_COMMON_NAME])
         public = key.public_key()
         certificate = (
-            self._builder(subject, subject, public, self._until(AUTHORITY_DAYS))
+            self._builder(own_name, own_name, public, self._until(AUTHORITY_DAYS))
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .add_extension(_usage(signs_certificates=True), critical=True)
+            .add_extension(key_usage(signs_certificates=True), critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
             .sign(key, hashes.SHA256())
         )
@@ -152,12 +150,12 @@ class Authority:
         """
         if not hosts:
             raise FleetError("the broker needs a host name or address that clients call it by")
-        names = x509.SubjectAlternativeName([_general_name(host) for host in hosts])
+        names = x509.SubjectAlternativeName([general_name(host) for host in hosts])
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = self._issue(
             hosts[0][:MAX_COMMON_NAME], key.public_key(), SERVER_DAYS, passphrase, names
         )
-        return Pair(certificate, _pem(key))
+        return Pair(certificate, private_pem(key))
 
     def controller(self, passphrase: str) -> Pair:
         """A certificate for the controller, with a new key; raises as `viewer`."""
@@ -191,7 +189,7 @@ class Authority:
         """
         if is_reserved(device):
             raise FleetError(f"no device may be called {device}: the name is the controller's own")
-        return self._issue(device, _requested_key(device, request), DEVICE_DAYS, passphrase)
+        return self._issue(device, requested_key(device, request), DEVICE_DAYS, passphrase)
 
     def revocations(self, revoked: Mapping[str, int], passphrase: str) -> str:
         """The list of certificates that count no more, PEM.
@@ -213,15 +211,17 @@ class Authority:
             .last_update(self._moment() - BACKDATED)
             .next_update(certificate.not_valid_after_utc)
             .add_extension(x509.CRLNumber(int(self._now() * 1000)), critical=False)
-            .add_extension(_issued_by(certificate), critical=False)
+            .add_extension(issued_by(certificate), critical=False)
         )
         for serial, at in sorted(revoked.items()):
-            builder = builder.add_revoked_certificate(_revoked(serial, at))
+            builder = builder.add_revoked_certificate(revoked_entry(serial, at))
         return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM).decode()
 
     def _client(self, common_name: str, passphrase: str) -> Pair:
         key = ec.generate_private_key(ec.SECP256R1())
-        return Pair(self._issue(common_name, key.public_key(), CLIENT_DAYS, passphrase), _pem(key))
+        return Pair(
+            self._issue(common_name, key.public_key(), CLIENT_DAYS, passphrase), private_pem(key)
+        )
 
     def _issue(
         self,
@@ -237,12 +237,12 @@ class Authority:
         )
         until = min(self._until(days), authority.not_valid_after_utc)
         builder = (
-            self._builder(_name(common_name), authority.subject, public, until)
+            self._builder(subject(common_name), authority.subject, public, until)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(_usage(signs_certificates=False), critical=True)
+            .add_extension(key_usage(signs_certificates=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
-            .add_extension(_issued_by(authority), critical=False)
+            .add_extension(issued_by(authority), critical=False)
         )
         if names is not None:
             builder = builder.add_extension(names, critical=False)
@@ -253,7 +253,7 @@ class Authority:
 
     def _builder(
         self,
-        subject: x509.Name,
+        owner: x509.Name,
         issuer: x509.Name,
         public: ec.EllipticCurvePublicKey,
         until: dt.datetime,
@@ -266,7 +266,7 @@ class Authority:
             )
         return (
             x509.CertificateBuilder()
-            .subject_name(subject)
+            .subject_name(owner)
             .issuer_name(issuer)
             .public_key(public)
             .serial_number(x509.random_serial_number())
@@ -296,81 +296,3 @@ class Authority:
             raise FleetError(
                 f"the authority's certificate {path} is damaged; put it back from a backup"
             ) from None
-
-
-def _requested_key(device: str, request: str) -> ec.EllipticCurvePublicKey:
-    try:
-        parsed = x509.load_pem_x509_csr(request[:MAX_REQUEST_CHARACTERS].encode())
-        public, held = parsed.public_key(), parsed.is_signature_valid
-    except (ValueError, UnsupportedAlgorithm):
-        raise FleetError(f"device {device}: the certificate request is damaged") from None
-    if parsed.subject != _name(device):
-        raise FleetError(
-            f"device {device}: the certificate request is for {parsed.subject.rfc4514_string()!r}"
-        )
-    if not held:
-        raise FleetError(
-            f"device {device}: whoever made the certificate request does not hold the key in it"
-        )
-    if not isinstance(public, ec.EllipticCurvePublicKey) or not isinstance(
-        public.curve, ec.SECP256R1
-    ):
-        raise FleetError(f"device {device}: the key of the certificate request is not of P-256")
-    return public
-
-
-def _name(common_name: str) -> x509.Name:
-    try:
-        return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
-    except ValueError:
-        raise FleetError(
-            f"{common_name!r} cannot stand in a certificate; take 1 to {MAX_COMMON_NAME} characters"
-        ) from None
-
-
-def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
-    """The authority signs certificates and lists only, others only handshakes."""
-    return x509.KeyUsage(
-        digital_signature=not signs_certificates,
-        key_cert_sign=signs_certificates,
-        crl_sign=signs_certificates,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        encipher_only=False,
-        decipher_only=False,
-    )
-
-
-def _issued_by(authority: x509.Certificate) -> x509.AuthorityKeyIdentifier:
-    found = authority.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
-    return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(found.value)
-
-
-def _general_name(host: str) -> x509.GeneralName:
-    try:
-        return x509.IPAddress(ipaddress.ip_address(host))
-    except ValueError:
-        pass
-    if not HOST.fullmatch(host):
-        raise FleetError(
-            f"{host!r} is no host name; names in other scripts are written in their `xn--` form"
-        )
-    return x509.DNSName(host)
-
-
-def _revoked(serial: str, at: int) -> x509.RevokedCertificate:
-    try:
-        return (
-            x509.RevokedCertificateBuilder()
-            .serial_number(int(serial, 16))
-            .revocation_date(dt.datetime.fromtimestamp(at, dt.timezone.utc))
-            .build()
-        )
-    except ValueError:
-        raise FleetError(f"{serial!r} is no serial number of a certificate") from None
-
-
-def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
