@@ -55,6 +55,10 @@ class ExpiredError(BundleError):
     """What is offered is not valid yet, or not any more."""
 
 
+class DamageError(BundleError):
+    """What lies on this device's disk is not what was put there: the bundle is not at fault."""
+
+
 class KeyStoreError(AgentError):
     """A private key of this device or operator cannot be read, used or made."""
 

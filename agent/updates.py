@@ -252,6 +252,7 @@ class Receiver:
                 jetpack(),
                 versions()["tensorrt"],
             ),
+            active=active,
             now=trust.now,
         )
         reporter = Reporter(

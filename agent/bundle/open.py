@@ -17,7 +17,7 @@ from agent.bundle.content import check_model
 from agent.bundle.manifest import FOLDERS, MODEL_ROLES
 from agent.bundle.payload import READ_BYTES
 from agent.bundle.unpack import FileWriter
-from agent.errors import BundleError, StoreError
+from agent.errors import BundleError, DamageError, StoreError
 from engines.durable import open_regular
 
 if TYPE_CHECKING:
@@ -90,7 +90,8 @@ def verify_payload(manifest: Manifest, index: BlockIndex, payload: Path) -> None
     """See that a payload is the one that manifest and index describe; needs no key.
 
     Raises:
-        BundleError: it is not.
+        DamageError: a block of it is not.
+        BundleError: its blocks are, but not the whole.
         StoreError: it cannot be read.
     """
     with closing(_verified(manifest, index, payload)) as pieces:
@@ -119,8 +120,9 @@ def open_bundle(
         tell: takes bytes done and in all.
 
     Raises:
-        BundleError: payload, key or files are not what the manifest says, or a model holds what no
-            model may.
+        DamageError: a block of the payload is not what the index says.
+        BundleError: key or files are not what the manifest says, or a model holds what no model
+            may.
         StoreError: the payload cannot be read, or the folder not written.
     """
     encryption = manifest.encryption
@@ -162,7 +164,7 @@ def _verified(
         with os.fdopen(open_regular(payload), "rb", buffering=0) as file:
             length = os.fstat(file.fileno()).st_size
             if length != index.ciphertext_length:
-                raise BundleError(
+                raise DamageError(
                     f"the payload has {length} bytes, the manifest says {index.ciphertext_length}"
                 )
             while number < index.blocks:
@@ -170,7 +172,7 @@ def _verified(
                 piece = _filled(file, room[: end - index.offset_of(number)])
                 for at in range(0, len(piece), index.block_bytes):
                     if not index.fits(number, piece[at : at + index.block_bytes]):
-                        raise BundleError(f"block {number} of the payload is damaged")
+                        raise DamageError(f"block {number} of the payload is damaged")
                     number += 1
                 whole.update(piece)
                 yield piece

@@ -8,13 +8,20 @@ engine's failures ban it, those of the network, the disk and the keys do not.
 from __future__ import annotations
 
 import functools
+import threading
 from typing import TYPE_CHECKING
 
 from agent.bundle.documents import Assignment
 from agent.bundle.dsse import unverified
 from agent.bundle.index import BlockIndex
-from agent.bundle.manifest import MAX_MANIFEST_BYTES, bundle_id, parse_manifest, split_target
-from agent.errors import ExpiredError, ManifestError
+from agent.bundle.manifest import (
+    MAX_MANIFEST_BYTES,
+    bundle_id,
+    digest_of,
+    parse_manifest,
+    split_target,
+)
+from agent.errors import DamageError, ExpiredError, ManifestError
 from agent.update import failpoints
 from agent.update.machine import (
     Admitted,
@@ -28,13 +35,13 @@ from agent.update.machine import (
     Trusted,
     Unchanged,
 )
+from agent.update.memoryfolder import WORK
 from agent.update.offer import check_target
 from agent.update.preflight import refusal
 from agent.update.record import Record, State
 
 if TYPE_CHECKING:
-    import threading
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from agent.bundle.manifest import Manifest
     from agent.bundle.trust import Trust
@@ -68,6 +75,7 @@ class Course:
         proofs: builds, judges, switches.
         teller: tells progress.
         device: what bundles must fit.
+        active: what is committed and open, by slot.
         now: seconds since the epoch, never below the time floor.
     """
 
@@ -83,6 +91,7 @@ class Course:
         proofs: Proofs,
         teller: Teller,
         device: Device,
+        active: Mapping[str, Candidate],
         now: Callable[[], float],
     ) -> None:
         self._settings = settings
@@ -94,7 +103,11 @@ class Course:
         self._proofs = proofs
         self._teller = teller
         self._device = device
+        self._active = active
         self._now = now
+        # Guards what lies in memory: one slot's update is forgotten while another's is opened.
+        self._lock = threading.Lock()
+        self._places: dict[str, str] = {}
         self._candidates: dict[str, Candidate] = {}
         self._steps: dict[State, Callable[[Record, threading.Event], Event]] = {
             State.OFFERED: self._look_up,
@@ -131,10 +144,20 @@ class Course:
             installed, functools.partial(self._teller.progress, installed.slot, "opening")
         )
 
-    def forget(self, slot: str, *, disk: frozenset[str], memory: frozenset[str]) -> None:
-        """Drop what an update has left, but for the bundles with these digests."""
-        self._candidates.pop(slot, None)
-        self._opener.memory.keep_only(memory)
+    def forget(self, slot: str, *, disk: frozenset[str]) -> None:
+        """Drop what a slot's update has left.
+
+        Args:
+            slot: whose update has ended.
+            disk: digests of the bundles that stay on the disk.
+        """
+        with self._lock:
+            self._candidates.pop(slot, None)
+            self._places.pop(slot, None)
+            in_memory = {candidate.files.name for candidate in self._active.values()}
+            # Also what other slots' updates have opened, or are opening, and their temporary files.
+            others = {*self._places.values(), WORK} if self._places else set()
+            self._opener.memory.keep_only(in_memory | others)
         bundles = self._opener.bundles
         for folder in bundles.iterdir() if bundles.is_dir() else ():
             if folder.name not in disk:
@@ -146,8 +169,7 @@ class Course:
         return Trusted(family, version)
 
     def _admit(self, record: Record, cancelled: threading.Event) -> Event:
-        active = self._store.active(record.slot)
-        if active is not None and active.digest == record.digest:
+        if self._serves(record):
             return Unchanged()
         staging = self._opener.staging(record.digest)
         manifest = self._manifest(record, staging, cancelled)
@@ -162,9 +184,8 @@ class Course:
             folder=self._opener.bundles,
         )
         if reason is not None:
-            staging.remove()
             return Failed(reason, blame=False)
-        if staging.index() is None:
+        if not self._has_index(record.digest, manifest):
             data = self._fetcher.piece(
                 self._topics.index(bundle_id(record.digest)),
                 manifest.index.length,
@@ -177,9 +198,25 @@ class Course:
         staging.allocate(manifest.ciphertext.length)
         return Admitted(manifest.min_release_counter)
 
+    def _serves(self, record: Record) -> bool:
+        """Whether the bundle is committed in its slot, and was whole enough to be opened."""
+        installed, open_ = self._store.active(record.slot), self._active.get(record.slot)
+        return (
+            installed is not None
+            and open_ is not None
+            and installed.digest == open_.digest == record.digest
+        )
+
+    def _has_index(self, digest: str, manifest: Manifest) -> bool:
+        try:
+            self._opener.index(digest, manifest)
+        except DamageError:
+            return False
+        return True
+
     def _manifest(self, record: Record, staging: Staging, cancelled: threading.Event) -> Manifest:
         data = staging.manifest()
-        if data is None:
+        if data is None or digest_of(data) != record.digest:
             data = self._fetcher.piece(
                 self._topics.manifest(bundle_id(record.digest)),
                 MAX_MANIFEST_BYTES,
@@ -223,6 +260,8 @@ class Course:
 
     def _open(self, record: Record, _cancelled: threading.Event) -> Event:
         failpoints.hit("C3.opening")
+        with self._lock:
+            self._places[record.slot] = self._opener.place(record.slot, record.digest)
         self._candidates[record.slot] = self._opener.open(
             record.slot,
             record.digest,

@@ -42,7 +42,7 @@ SPARE_BYTES = 64 * 2**20
 LOCK_TIMEOUT_S = 10.0
 """Others hold the lock for as long as they remove what the dead have left."""
 
-NAME = re.compile(r"^[a-z0-9][a-z0-9._-]{0,127}$")
+NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,159}$")
 
 WORK = "work"
 """The folder for temporary files; no bundle's, since those are named by their digests."""

@@ -11,7 +11,7 @@ from agent.bundle.index import BlockIndex
 from agent.bundle.manifest import digest_of, parse_manifest
 from agent.bundle.open import open_bundle
 from agent.bundle.strict import decode
-from agent.errors import BundleError, KeyStoreError
+from agent.errors import BundleError, DamageError, KeyStoreError, ManifestError
 from agent.update.offer import rules
 from agent.update.ports import Candidate
 from agent.update.staging import Staging
@@ -53,25 +53,38 @@ class Opener:
         """The staged manifest of a bundle, if it is the one with this digest.
 
         Raises:
-            BundleError: it is not there, or another.
+            DamageError: it is not there, or another.
+            ManifestError: it is no manifest.
             StoreError: it cannot be read.
         """
         data = self.staging(digest).manifest()
         if data is None or digest_of(data) != digest:
-            raise BundleError(f"the manifest of bundle {digest[:12]} is missing or damaged")
+            raise DamageError(f"the manifest of bundle {digest[:12]} is missing or damaged")
         return parse_manifest(data)
 
     def index(self, digest: str, manifest: Manifest) -> BlockIndex:
         """The staged index, if it is the manifest's.
 
         Raises:
-            BundleError: it is not there, or another.
+            DamageError: it is not there, or another.
             StoreError: it cannot be read.
         """
         data = self.staging(digest).index()
-        if data is None:
-            raise BundleError(f"the index of bundle {digest[:12]} is missing")
-        return BlockIndex.parse(data, manifest)
+        try:
+            return BlockIndex.parse(data or b"", manifest)
+        except ManifestError as error:
+            # It was looked at before it was put there.
+            raise DamageError(
+                f"the index of bundle {digest[:12]} is missing or damaged: {error}"
+            ) from error
+
+    def place(self, slot: str, digest: str) -> str:
+        """The name of the folder in memory of a slot's bundle.
+
+        Each slot has its own, so that a bundle that two slots share is not taken from one when the
+        other is done with it.
+        """
+        return f"{digest}.{slot}"
 
     def installed(self, installed: Installed, tell: Tell = lambda _done, _total: None) -> Candidate:
         """Open what is installed; see `open`."""
@@ -90,7 +103,7 @@ class Opener:
     ) -> Candidate:
         """Decrypt a bundle into memory, and check everything in it.
 
-        What lies in memory of this bundle already is removed first.
+        What lies in memory of this bundle for this slot already is removed first.
 
         Args:
             slot: that it is for.
@@ -101,14 +114,15 @@ class Opener:
             tell: takes bytes done and in all.
 
         Raises:
-            BundleError: it is damaged, or its content is not acceptable.
+            DamageError: it is not on the disk as it was put there.
+            BundleError: its content is not acceptable.
             KeyStoreError: the device's key cannot be used, or the grant is not for it.
             StoreError: there is no room in memory.
         """
         manifest = self.manifest(digest)
         index = self.index(digest, manifest)
         data_key = self._data_key(digest, grant, counter)
-        folder = self.memory.make(digest, manifest.plaintext_bytes)
+        folder = self.memory.make(self.place(slot, digest), manifest.plaintext_bytes)
         payload = self.staging(digest).payload
         bundle = open_bundle(manifest, index, payload, data_key, folder, tell)
         return Candidate(slot, digest, manifest, bundle.folder, rules(manifest, assignment))

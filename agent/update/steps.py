@@ -7,7 +7,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from agent.errors import AgentError, BundleError, ExpiredError
+from agent.errors import AgentError, BundleError, DamageError, ExpiredError
 from agent.threads import ThreadGroup
 from agent.update.machine import Failed
 from agent.update.ports import UpdateCancelled
@@ -120,4 +120,4 @@ class StepRunner:
 
 def _blames(error: Exception) -> bool:
     """Whether an error speaks against the bundle itself, so that it is not tried again."""
-    return isinstance(error, BundleError) and not isinstance(error, ExpiredError)
+    return isinstance(error, BundleError) and not isinstance(error, (DamageError, ExpiredError))

@@ -386,6 +386,4 @@ class Updater:
         log.info("slot %s: %s %s%s", record.slot, record.state.value, record.target, reason)
         self._teller.record(record)
         if record.resting:
-            kept = self._store.kept()
-            in_memory = {candidate.digest for candidate in self._active.values()}
-            self._course.forget(record.slot, disk=kept, memory=frozenset(in_memory))
+            self._course.forget(record.slot, disk=self._store.kept())

@@ -6,6 +6,7 @@ a folder instead of a broker, and the proofs say what the test wants.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
 import threading
@@ -31,7 +32,7 @@ from agent.bundle.manifest import BLOCK_BYTES, bundle_id, parse_manifest
 from agent.bundle.seal import INDEX, MANIFEST, PAYLOAD, Packed
 from agent.bundle.trust import Trust
 from agent.config import UpdatesConfig
-from agent.errors import TransferError
+from agent.errors import AgentError, TransferError
 from agent.update.course import Course
 from agent.update.inbox import Inbox
 from agent.update.memoryfolder import MemoryFolder
@@ -144,7 +145,12 @@ class Controller:
 
 
 class FolderFetcher:
-    """Gives the pieces that lie in a controller's folder; `hold` keeps blocks back."""
+    """Gives the pieces that lie in a controller's folder.
+
+    Attributes:
+        hold: cleared, it keeps blocks back.
+        damaged: the disk damages the first block.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -152,6 +158,7 @@ class FolderFetcher:
         self.hold.set()
         self.fetching = threading.Event()
         self.fetched: deque[str] = deque(maxlen=100)
+        self.damaged = False
 
     def piece(self, topic, max_bytes, _sha256, _timeout_s, _cancelled) -> bytes:
         bundle, name = topic.split("/")[-2:]
@@ -169,6 +176,8 @@ class FolderFetcher:
             if cancelled.is_set():
                 raise UpdateCancelled
         payload = (self._folder / bundle / PAYLOAD).read_bytes()
+        if self.damaged:
+            payload = bytes([payload[0] ^ 1]) + payload[1:]
         staging.payload.write_bytes(payload)
         self.fetched.append("blocks")
         tell(index.blocks, index.blocks, 1e6)
@@ -181,12 +190,14 @@ class FakeProofs:
         serving: digest of what serves, or "configured".
         findings: by stage; a finding, or an error to raise.
         hold: stages that do not end before they are cancelled.
+        until: stages that do not end before something has happened.
     """
 
     def __init__(self) -> None:
         self.serving = "configured"
         self.findings: dict[str, Finding | Exception] = {}
         self.hold: set[str] = set()
+        self.until: dict[str, threading.Event] = {}
         self.stages: list[str] = []
         self.begun = threading.Event()
         self._cancelled = threading.Event()
@@ -226,6 +237,10 @@ class FakeProofs:
             self.begun.set()
             assert self._cancelled.wait(SOON_S)
             raise UpdateCancelled
+        if name in self.until:
+            self.begun.set()
+            assert self.until[name].wait(SOON_S)
+            assert (candidate.files / "model.onnx").is_file()
         found = self.findings.get(name, PASSED)
         if isinstance(found, Exception):
             raise found
@@ -247,7 +262,11 @@ class NotingTeller(Teller):
 
 
 class Site:
-    """One device; `start` and `stop` are its lives."""
+    """One device; `start` and `stop` are its lives.
+
+    Attributes:
+        active: what was opened, by slot.
+    """
 
     def __init__(self, folder: Path, controller: Controller) -> None:
         self.controller = controller
@@ -273,11 +292,12 @@ class Site:
         opener = Opener(DEVICE, self.keys, self.memory, self.state / FOLDER)
         topics, fleet = Topics("vigia/v1", DEVICE), FleetTopics("vigia/v1")
         self.proofs.serving = "configured"
-        active = {}
+        active = self.active = {}
         installed = self.store.active(SLOT)
         if installed is not None:
-            active[SLOT] = opener.installed(installed)
-            self.proofs.install(active[SLOT])
+            with contextlib.suppress(AgentError):
+                active[SLOT] = opener.installed(installed)
+                self.proofs.install(active[SLOT])
         self.inbox = Inbox()
         teller = NotingTeller(
             self._tell,
@@ -300,6 +320,7 @@ class Site:
             proofs=self.proofs,
             teller=teller,
             device=Device("test", "1.0"),
+            active=active,
             now=trust.now,
         )
         reporter = Reporter(
@@ -350,12 +371,13 @@ class Site:
             ]
             return self.reports[count - 1]
 
-    def wait_state(self, state: str) -> dict:
+    def wait_state(self, state: str, slot: str | None = None) -> dict:
+        def fits(message: dict) -> bool:
+            return message["state"] == state and slot in (None, message["slot"])
+
         with self._changed:
-            assert self._changed.wait_for(
-                lambda: any(m["state"] == state for m in self.told), SOON_S
-            ), self.told[-3:]
-            return next(m for m in self.told if m["state"] == state)
+            assert self._changed.wait_for(lambda: any(map(fits, self.told)), SOON_S), self.told[-3:]
+            return next(filter(fits, self.told))
 
     def wait_refused(self, what: str, count: int = 1) -> str:
         """Why the last thing was refused, once so many of a kind were."""
@@ -385,6 +407,11 @@ class Site:
         assert report.outcome in {state.value for state in OUTCOMES}
         told()
         with self._changed:
+            if any(
+                (r.counter, r.outcome) == (report.counter, report.outcome) for r in self.reports
+            ):
+                # Sent again after a restart; controllers count it once, too.
+                return True
             self.reports.append(report)
             self._changed.notify_all()
         return True

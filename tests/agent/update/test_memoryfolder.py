@@ -106,7 +106,7 @@ def test_a_folder_is_made_empty_however_often(memory):
     assert list(again.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["", "..", "a/b", "/etc", "A", "work", ".hidden", "a" * 200])
+@pytest.mark.parametrize("name", ["", "..", "a/b", "/etc", "work", ".hidden", "a" * 200])
 def test_names_that_lead_elsewhere_are_refused(memory, name):
     with pytest.raises(StoreError, match="is no name"):
         memory.make(name, 1)

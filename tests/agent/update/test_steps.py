@@ -2,7 +2,7 @@ import threading
 
 import pytest
 
-from agent.errors import ExpiredError, SignatureError, StoreError
+from agent.errors import DamageError, ExpiredError, SignatureError, StoreError
 from agent.update.machine import Failed, Fetched, Stopped
 from agent.update.ports import UpdateCancelled
 from agent.update.record import Record, State
@@ -68,6 +68,7 @@ def test_a_step_ends_with_what_its_work_says():
     [
         (SignatureError("forged"), True),
         (ExpiredError("late"), False),
+        (DamageError("a bit has flipped"), False),
         (StoreError("full"), False),
         (BuildError("no memory"), False),
     ],

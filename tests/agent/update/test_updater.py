@@ -3,12 +3,13 @@
 import base64
 import json
 import shutil
+import threading
 
 import pytest
 
 from agent.bundle.documents import Assignment
 from agent.bundle.manifest import bundle_id
-from agent.bundle.seal import PAYLOAD
+from agent.bundle.seal import INDEX, MANIFEST, PAYLOAD
 from agent.errors import GateError
 from agent.update import requests
 from agent.update.ports import Finding
@@ -79,7 +80,7 @@ def test_the_last_two_releases_stay_on_disk_and_one_in_memory(site):
     digests = [committed(site, number).digest for number in (1, 2, 3)]
     assert sealed(site) == set(digests[1:])
     (home,) = site.memory._homes
-    assert {p.name for p in home.path.iterdir()} == {digests[2]}
+    assert set(home.path.iterdir()) == {site.active[SLOT].files}
 
 
 def test_reports_wait_for_the_broker(site):
@@ -244,6 +245,40 @@ def test_an_older_release_is_refused_for_ever(site):
     assert site.proofs.serving != old.digest
 
 
+def test_a_refused_release_that_is_the_way_back_stays_the_way_back(site):
+    first = committed(site, 1)
+    committed(site, 2)
+    site.assign(first)
+    assert site.wait_outcome(3).outcome == "REJECTED"
+    site.inbox.command("", site.controller.command("rollback"))
+    assert site.wait_reply()["done"]
+    assert site.proofs.serving == first.digest
+
+
+def test_a_committed_release_that_was_damaged_on_disk_is_brought_again(site):
+    packed = committed(site, 1)
+    site.stop()
+    for name in (MANIFEST, INDEX, PAYLOAD):
+        damage(site.state / FOLDER / packed.digest / name)
+    site.start()
+    assert site.proofs.serving == "configured"
+    site.assign(packed)
+    assert site.wait_outcome(2).outcome == "COMMITTED"
+    assert site.proofs.serving == packed.digest
+    site.stop()
+    site.start()
+    assert site.proofs.serving == packed.digest
+
+
+def test_what_a_disk_has_damaged_is_not_the_fault_of_the_bundle(site):
+    packed = site.controller.release(1)
+    site.trust()
+    site.fetcher.damaged = True
+    site.assign(packed)
+    assert "block 0" in site.wait_outcome(1).reason
+    assert site.store.quarantined(packed.digest) is None
+
+
 def test_a_bundle_for_other_devices_is_refused_before_its_blocks_are_fetched(site):
     packed = site.controller.release(1, compat={"hw_class": ("orin",)})
     site.trust()
@@ -357,6 +392,28 @@ def test_a_newer_assignment_takes_the_place_of_one_that_is_fetched(site):
     assert "took its place" in site.wait_outcome(1).reason
     site.fetcher.hold.set()
     assert site.wait_outcome(2).sha256 == second.digest
+
+
+def test_an_update_of_one_slot_takes_nothing_from_that_of_another(site):
+    first, second = site.controller.release(1), site.controller.release(2)
+    site.trust()
+    go_on = site.proofs.until["gate"] = threading.Event()
+    site.assign(second, slot="other")
+    assert site.proofs.begun.wait(10)
+    site.assign(first)
+    site.wait_state("OFFERED", SLOT)
+    del site.proofs.until["gate"]
+    go_on.set()
+    assert [site.wait_outcome(n).outcome for n in (1, 2)] == ["COMMITTED", "COMMITTED"]
+
+
+def test_a_bundle_that_fails_in_one_slot_is_not_taken_from_another(site):
+    packed = committed(site, 1)
+    files = site.active[SLOT].files
+    site.fetcher.damaged = True
+    site.assign(packed, slot="other")
+    assert site.wait_outcome(2).outcome == "REJECTED"
+    assert (files / "model.onnx").is_file()
 
 
 def test_a_forged_assignment_breaks_nothing_off(site):
@@ -535,6 +592,12 @@ def test_a_previous_release_that_is_damaged_is_nothing_to_go_back_to(site):
     reply = site.wait_reply()
     assert (reply["done"], "missing" in reply["reason"]) == (False, True)
     assert site.proofs.serving == second.digest
+
+
+def damage(path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
 
 
 def _payload(envelope: bytes) -> bytes:
