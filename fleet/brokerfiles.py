@@ -64,7 +64,7 @@ DEVICE_WRITES = (
     "%u/cam/#",
     "%u/model/#",
     "%u/update/request",
-    "%u/update/report",
+    "%u/update/report/#",
     "%u/update/state/#",
     "%u/reply/#",
 )

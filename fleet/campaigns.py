@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from agent.bundle.dsse import key_of_pem
 from agent.bundle.manifest import target_path
@@ -151,15 +151,24 @@ class Campaigns:
             )
             return [(device, envelope) for device, envelope in rows]
 
-    def latest(self, devices: Iterable[str]) -> list[Expected]:
-        """The reports that the last assignment of each of these devices calls for."""
+    def latest(self, devices: Iterable[str], slot: str) -> list[Expected]:
+        """The reports that the last assignment of each of these devices' slots calls for."""
         wanted = set(devices)
+        last = (
+            select(Assignment.device, func.max(Assignment.counter).label("counter"))
+            .where(Assignment.slot == slot)
+            .group_by(Assignment.device)
+            .subquery()
+        )
         with self._database.reading() as session:
             rows = session.execute(
                 select(Assignment, Bundle, Device.sign_key)
                 .join(Bundle, Bundle.digest == Assignment.digest)
                 .join(Device, Device.id == Assignment.device)
-                .where(Assignment.counter == Device.counter)
+                .join(
+                    last,
+                    (last.c.device == Assignment.device) & (last.c.counter == Assignment.counter),
+                )
             )
             return [
                 expected(_offer(row, bundle), row.device, row.counter, sign_key)

@@ -74,6 +74,7 @@ class Hearing:
         campaigns: gets the reports that a model was rolled back.
         prefix: first levels of the topics.
         devices: that are commanded.
+        slot: that the command is for.
         monotonic: seconds that never jump.
     """
 
@@ -82,15 +83,17 @@ class Hearing:
         campaigns: Campaigns,
         prefix: str,
         devices: Sequence[str],
+        slot: str,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._campaigns = campaigns
         self._prefix = prefix
         self._monotonic = monotonic
         self._reports = Reports()
-        self._reporters = {Topics(prefix, device).update_report: device for device in devices}
+        self._slot = slot
+        self._reporters = {Topics(prefix, device).update_report(slot): device for device in devices}
         self._silent = set()
-        for expected in campaigns.latest(devices):
+        for expected in campaigns.latest(devices, slot):
             self._reports.expect(expected)
             self._silent.add(expected.device)
 
@@ -98,7 +101,7 @@ class Hearing:
     def filters(self) -> tuple[str, ...]:
         """Topics to be heard."""
         every = Topics(self._prefix, "+")
-        return every.reply("+"), every.update_report
+        return every.reply("+"), every.update_report(self._slot)
 
     def answers(self, inbox: Inbox, sent: dict[str, str], wait_s: float) -> dict[str, Answer]:
         """Wait for the answers.

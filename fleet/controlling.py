@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from fleet.link import Outlet
 
 RETAINED_MESSAGES = 8
-"""More than a device has retained: a report, and a state of each slot."""
+"""More than a device usually has retained: a report, and a state of each slot."""
 
 
 def find_bundle(fleet: Fleet, family: str, version: str) -> Bundle:
@@ -155,7 +155,11 @@ def open_rollout(fleet: Fleet, outlet: Outlet, name: str) -> Rollout:
     devices = enrolled(fleet)
     prefix = fleet.settings.prefix
     router = Router(
-        prefix, Board(devices), Answers(fleet.topics, library(fleet), devices), Reports()
+        prefix,
+        offer.slot,
+        Board(devices),
+        Answers(fleet.topics, library(fleet), devices),
+        Reports(),
     )
     rollout = Rollout(
         campaigns=campaigns,

@@ -37,13 +37,17 @@ class Router:
 
     Args:
         prefix: first levels of the topics.
+        slot: whose reports are heard.
         board: takes states.
         answers: takes requests.
         reports: takes reports.
     """
 
-    def __init__(self, prefix: str, board: Board, answers: Answers, reports: Reports) -> None:
+    def __init__(
+        self, prefix: str, slot: str, board: Board, answers: Answers, reports: Reports
+    ) -> None:
         self._levels = prefix.split("/")
+        self._slot = slot
         self.board = board
         self.answers = answers
         self.reports = reports
@@ -52,7 +56,7 @@ class Router:
         self.filters = (
             any_device.update_state("+"),
             any_device.update_request,
-            any_device.update_report,
+            any_device.update_report(slot),
         )
 
     def take(self, topic: str, payload: bytes, now: float) -> Report | None:
@@ -67,7 +71,7 @@ class Router:
                 self.board.take(device, slot, payload, now)
             case [device, "update", "request"]:
                 self.answers.ask(device, payload, now)
-            case [device, "update", "report"]:
+            case [device, "update", "report", slot] if slot == self._slot:
                 return self.reports.judge(device, payload, now)
             case _:
                 self.foreign += 1

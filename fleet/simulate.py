@@ -272,6 +272,7 @@ class _Run:
         campaign, offer = campaigns.load(offer.campaign)
         router = Router(
             self.prefix,
+            SLOT,
             Board(self.names),
             Answers(self.fleet.topics, library(self.fleet), self.names),
             Reports(),

@@ -114,7 +114,7 @@ class SimulatedDevice:
     @property
     def report_topic(self) -> str:
         """Where its report goes."""
-        return self._topics.update_report
+        return self._topics.update_report(self._slot)
 
     @property
     def retained_topics(self) -> tuple[str, ...]:

@@ -133,10 +133,13 @@ class Reader:
         query = f"SELECT {_PAST} FROM history ORDER BY id DESC LIMIT ?"  # noqa: S608 - ours
         return tuple(past_from(row) for row in self._rows.rows(query, (limit,)))
 
-    def reports(self) -> tuple[tuple[int, bytes], ...]:
-        """Signed reports that were not sent yet, the oldest first: number and envelope."""
-        query = "SELECT id, envelope FROM reports WHERE envelope IS NOT NULL ORDER BY id"
-        return tuple((number, envelope) for number, envelope in self._rows.rows(query))
+    def reports(self) -> tuple[tuple[int, str, bytes], ...]:
+        """Signed reports that were not sent yet, the oldest first: number, slot and envelope."""
+        query = (
+            "SELECT reports.id, slot, envelope FROM reports JOIN history USING (id) "
+            "WHERE envelope IS NOT NULL ORDER BY reports.id"
+        )
+        return tuple((number, slot, envelope) for number, slot, envelope in self._rows.rows(query))
 
     def unsigned_reports(self) -> tuple[Past, ...]:
         """Outcomes whose report was not signed yet, the oldest first."""

@@ -75,13 +75,13 @@ class Reporter:
             # Signed once, so that it is the same bytes each time it is sent.
             self._store.report_signed(past.id, self._sign(past))
         now = self._clock()
-        for number, envelope in self._store.reports():
+        for number, slot, envelope in self._store.reports():
             if now - self._sent.get(number, now - RESEND_S) < RESEND_S:
                 continue
             # Acknowledgements come in the broker's thread; the store is this one's.
             told = functools.partial(self._acknowledged.append, number)
             hit("C11.unsent")
-            if not self._send(self._topics.update_report, envelope, told):
+            if not self._send(self._topics.update_report(slot), envelope, told):
                 return
             self._sent[number] = now
 

@@ -64,10 +64,9 @@ class Topics:
         """How the update of a slot goes: retained."""
         return f"{self._root}/update/state/{slot}"
 
-    @property
-    def update_report(self) -> str:
-        """How an update ended: signed by the device."""
-        return f"{self._root}/update/report"
+    def update_report(self, slot: str) -> str:
+        """How the last update of a slot ended: retained, signed by the device; `+` for all."""
+        return f"{self._root}/update/report/{slot}"
 
     def command(self, verb: str) -> str:
         """A signed command; `+` for all."""

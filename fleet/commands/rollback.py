@@ -47,7 +47,7 @@ def rollback(
             devices = [row.id for row in chosen_devices(session, device or (), group or ())]
         prefix = fleet.settings.prefix
         inbox = inbox_for(prefix, len(devices))
-        hearing = Hearing(Campaigns(fleet.database, fleet.now), prefix, devices)
+        hearing = Hearing(Campaigns(fleet.database, fleet.now), prefix, devices, slot)
         with Outlet(fleet.mqtt) as outlet:
             outlet.hear(hearing.filters, inbox)
             sent = send_commands(fleet, who, outlet, devices, slot, "rollback")

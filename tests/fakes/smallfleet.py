@@ -161,6 +161,7 @@ class SmallFleet:
             inbox=inbox,
             router=Router(
                 PREFIX,
+                SLOT,
                 Board(self.keys),
                 Answers(self.topics, {self.files.id: self.files}, self.keys),
                 Reports(),

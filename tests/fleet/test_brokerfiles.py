@@ -33,7 +33,7 @@ def test_a_device_may_write_each_topic_of_its_own_but_the_controllers():
         topics.events("door"),
         topics.model_state("main"),
         topics.update_request,
-        topics.update_report,
+        topics.update_report("main"),
         topics.update_state("main"),
         topics.reply("a" * 32),
     }

@@ -9,7 +9,7 @@ from agent.wire.schema import COMMAND_REPLY
 from agent.wire.topics import Topics
 from fleet.commanding import Answer, Hearing
 from fleet.link import Inbox
-from fleet.tables import Assignment
+from fleet.tables import Assignment, Campaign, Device
 from tests.fakes.smallfleet import PREFIX, SmallFleet
 
 NONCES = {"0" * 32: "d0", "1" * 32: "d1"}
@@ -43,7 +43,7 @@ class Clock:
 
 @pytest.fixture
 def hearing(fleet):
-    return Hearing(fleet.campaigns, PREFIX, list(fleet.keys), Clock())
+    return Hearing(fleet.campaigns, PREFIX, list(fleet.keys), "main", Clock())
 
 
 def reply(inbox, nonce, device=None, **changes):
@@ -67,7 +67,20 @@ def report(inbox, fleet, device, keys=None, **changes):
     }
     signer = (keys or fleet.keys[device]).signer()
     envelope = sign(REPORT, Report(**usual | changes), [signer])
-    inbox.put(Topics(PREFIX, device).update_report, envelope)
+    inbox.put(Topics(PREFIX, device).update_report("main"), envelope)
+
+
+def campaign_row(fleet, name):
+    return {
+        "name": name,
+        "digest": fleet.offer.digest,
+        "slot": name,
+        "state": "SUCCEEDED",
+        "rules": "{}",
+        "devices": '["d0"]',
+        "operator": "ann",
+        "created_at": 1,
+    }
 
 
 def outcome(fleet, device):
@@ -84,6 +97,32 @@ def test_answers_and_signed_reports_are_heard(fleet, hearing):
     assert found == {"d0": Answer(True), "d1": Answer(False, "there is no model before")}
     assert outcome(fleet, "d0") == "ROLLED_BACK"
     assert outcome(fleet, "d1") == "COMMITTED"
+
+
+def test_a_rollback_of_one_slot_is_heard_though_another_was_assigned_since(fleet):
+    with fleet.database.session() as session:
+        session.add(Campaign(**campaign_row(fleet, "side")))
+        session.get(Device, "d0").counter = 2
+        session.flush()
+        session.add(
+            Assignment(
+                device="d0",
+                counter=2,
+                campaign="side",
+                slot="side",
+                digest=fleet.offer.digest,
+                stage=1,
+                envelope=b"",
+                deadline=1,
+                assigned_at=1,
+            )
+        )
+    inbox = Inbox(PREFIX)
+    reply(inbox, "0" * 32)
+    report(inbox, fleet, "d0")
+    hearing = Hearing(fleet.campaigns, PREFIX, ["d0"], "main", Clock())
+    hearing.answers(inbox, {"0" * 32: "d0"}, 100.0)
+    assert outcome(fleet, "d0") == "ROLLED_BACK"
 
 
 def test_a_report_that_the_device_did_not_sign_changes_nothing(fleet, hearing):

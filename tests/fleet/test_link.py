@@ -89,7 +89,7 @@ class TestInbox:
     def test_a_flood_is_bounded_and_counted(self):
         inbox = Inbox("p", room=10)
         for number in range(1000):
-            inbox.put(f"p/d{number}/update/report", b"")
+            inbox.put(f"p/d{number}/update/report/main", b"")
         assert len(inbox.take(0)) == 10
         assert inbox.dropped == {"too many": 990}
 
@@ -97,10 +97,10 @@ class TestInbox:
         inbox = Inbox("p")
         for number in range(10_000):
             inbox.put(f"p/rogue/update/state/{number}", b"")
-        inbox.put("p/honest/update/report", b"1")
+        inbox.put("p/honest/update/report/main", b"1")
         messages = inbox.take(0)
         assert len(messages) == SENDER_MESSAGES + 1
-        assert messages[-1] == ("p/honest/update/report", b"1")
+        assert messages[-1] == ("p/honest/update/report/main", b"1")
         assert inbox.dropped == {"too many of one device": 10_000 - SENDER_MESSAGES}
 
     def test_what_was_taken_makes_room(self):

@@ -45,7 +45,7 @@ def forged(fleet, device, keys, **changes):
         "at": int(fleet.now()),
     }
     envelope = sign(REPORT, Report(**usual | changes), [keys.signer()])
-    fleet.air.publish(Topics(PREFIX, device).update_report, envelope, retain=True)
+    fleet.air.publish(Topics(PREFIX, device).update_report("main"), envelope, retain=True)
 
 
 class TestSuccess:
@@ -129,7 +129,7 @@ class TestReportsThatAreNoSuccess:
         rollout.advance(0)
         forged(fleet, "d0", SoftKeys.generate())
         forged(fleet, "d1", fleet.keys["d0"])
-        fleet.air.publish(Topics(PREFIX, "d2").update_report, b"{}", retain=True)
+        fleet.air.publish(Topics(PREFIX, "d2").update_report("main"), b"{}", retain=True)
         rollout.advance(0)
         assert set(outcomes(rollout).values()) == {Outcome.WAITING}
         with fleet.database.reading() as session:
@@ -140,7 +140,7 @@ class TestReportsThatAreNoSuccess:
         rollout = fleet.rollout()
         rollout.advance(0)
         device = fleet.device("d0")
-        topic = Topics(PREFIX, "d0").update_report
+        topic = Topics(PREFIX, "d0").update_report("main")
         fleet.air.inboxes = []
         device.run()
         del fleet.air.retained[topic]
@@ -222,7 +222,7 @@ class TestBrokenOff:
         device.run()
         rollout = fleet.rollout()
         # Retained: the report waited for whoever would hear it.
-        topic = Topics(PREFIX, "d0").update_report
+        topic = Topics(PREFIX, "d0").update_report("main")
         rollout.inbox.put(topic, fleet.air.retained[topic])
         rollout.advance(0)
         assert outcomes(rollout)["d0"] is Outcome.COMMITTED
@@ -280,14 +280,14 @@ class TestFloods:
         for number in range(3000):
             for topic in topics:
                 for where in (
-                    topic.update_report,
+                    topic.update_report("main"),
                     topic.update_request,
                     topic.update_state(f"s{number}"),
                     f"{PREFIX}/x/y",
                     "elsewhere",
                 ):
                     rollout.inbox.put(where, b"\xff" * 100)
-                rollout.inbox.put(topic.update_report, bytes(200_000))
+                rollout.inbox.put(topic.update_report("main"), bytes(200_000))
         assert rollout.inbox.dropped["too many of one device"] > 20_000
         assert rollout.inbox.dropped["too large"] == 6000
         rollout.advance(0)

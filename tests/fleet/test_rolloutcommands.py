@@ -146,7 +146,7 @@ class TestSingleSteps:
         with LiveDevices([(*devices[0], "COMMITTED")]) as live:
             with open_fleet(folder) as fleet, Outlet(fleet.mqtt) as outlet:
                 inbox = Inbox(PREFIX)
-                outlet.hear((Topics(PREFIX, "line-1").update_report,), inbox)
+                outlet.hear((Topics(PREFIX, "line-1").update_report("main"),), inbox)
                 assert inbox.take(20)
             out = vigia("watch", folder, "--seconds", "20")
             assert live.members[0].device.failure == ""
@@ -284,7 +284,7 @@ class TestFloods:
                     return
                 for topic in (
                     topics.update_request,
-                    topics.update_report,
+                    topics.update_report("main"),
                     topics.update_state(f"s{number % 1000}"),
                 ):
                     outlet.send(topic, b"\xff" * 200, retain=False)

@@ -260,7 +260,7 @@ def test_a_device_reads_nothing_of_another(filled, connect, topic_filter):
     assert device.publish(A.check, b"fence")
     found = {topic for topic, _ in device.reads(topic_filter, fence=A.check)}
     # What is published while it is subscribed does not come either.
-    assert other.publish(B.update_report, b"later")
+    assert other.publish(B.update_report("main"), b"later")
     assert filled.publish(B.assignment, b"later")
     assert device.publish(A.check, b"end", retain=False)
     while (message := device.next()) != (A.check, b"end"):
@@ -281,7 +281,7 @@ def test_a_device_reads_nothing_of_another(filled, connect, topic_filter):
         A.events("door"),
         A.model_state("main"),
         A.update_request,
-        A.update_report,
+        A.update_report("main"),
         A.update_state("main"),
         A.reply("0" * 32),
     ],
@@ -302,7 +302,7 @@ def test_a_device_writes_its_own_topics(controller, connect, topic):
         A.command("rollback"),
         B.assignment,
         B.status,
-        B.update_report,
+        B.update_report("main"),
         B.update_state("main"),
         B.detections("door"),
         FLEET.trust,
@@ -379,10 +379,10 @@ def test_a_viewer_reads_everything_and_writes_nothing(filled, connect):
 
 
 def test_the_controller_hears_devices_but_does_not_speak_for_them(controller, connect):
-    controller.subscribe(A.update_report)
-    assert connect("line-a").publish(A.update_report, b"report", retain=False)
-    assert controller.next() == (A.update_report, b"report")
-    for topic in (A.status, A.update_report, A.update_state("main"), "elsewhere"):
+    controller.subscribe(A.update_report("main"))
+    assert connect("line-a").publish(A.update_report("main"), b"report", retain=False)
+    assert controller.next() == (A.update_report("main"), b"report")
+    for topic in (A.status, A.update_report("main"), A.update_state("main"), "elsewhere"):
         assert not controller.publish(topic, b"forged")
 
 
@@ -445,7 +445,7 @@ def test_a_revoked_device_is_cut_off_and_cannot_come_back(place, filled, connect
     # What was open is cut off: it neither says nor hears anything any more.
     assert not thief.publish(topics.status, b"forged")
     assert filled.publish(FLEET.trust, b"secret")
-    assert not thief.publish(topics.update_report, b"fence")
+    assert not thief.publish(topics.update_report("main"), b"fence")
     assert thief.received.empty()
     _refused(place.broker.port, place.files["thief"])
     # The others are not concerned.

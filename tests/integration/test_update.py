@@ -58,7 +58,7 @@ def test_a_pushed_model_takes_over_without_a_gap_and_stays(fleet, configured, su
     messages = subscriber.wait_for(has("belt", count + 5), LONG_S)
     assert served(messages) == [digest(conveyors.original()), digest(model)]
     assert seamless(messages)
-    signed = (fleet.topics.update_report, fleet.topics.assignment)
+    signed = (fleet.topics.update_report("main"), fleet.topics.assignment)
     own = [m for m in messages if "/d1/" in m.topic and m.topic not in signed]
     validate(own)
     process.send_signal(signal.SIGTERM)

@@ -97,7 +97,7 @@ class Fleet:
         found = {
             report.counter: report
             for m in messages
-            if m.topic == self.topics.update_report
+            if m.topic == self.topics.update_report("main")
             for report in [verify(m.payload, REPORT, Report, [key])]
         }
         return [found[counter] for counter in sorted(found)]

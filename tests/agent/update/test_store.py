@@ -313,8 +313,8 @@ def test_a_signed_report_is_kept_until_it_was_sent(store):
     record = drive(store, "main", way(1)[:-1])
     store.save(advance(record, way(1)[-1]), report=b"signed")
     assert store.unsigned_reports() == ()
-    ((number, envelope),) = store.reports()
-    assert envelope == b"signed"
+    ((number, slot, envelope),) = store.reports()
+    assert (slot, envelope) == ("main", b"signed")
     store.report_sent(number)
     assert store.reports() == ()
     store.report_sent(number)
@@ -325,7 +325,7 @@ def test_a_report_can_be_signed_later(store):
     assert store.reports() == ()
     (past,) = store.unsigned_reports()
     store.report_signed(past.id, b"signed")
-    assert store.reports() == ((past.id, b"signed"),)
+    assert store.reports() == ((past.id, "main", b"signed"),)
     assert store.unsigned_reports() == ()
 
 
