@@ -45,7 +45,7 @@ class Counts:
         duplicates: blocks that came although they were there.
         bad: blocks that were not what the index says.
         stray: other messages that nobody asked for.
-        dropped: messages there was no room for.
+        dropped: messages that were not looked at, as a newer one of their topic came.
         stalls: times that nothing came.
         connects: connections that were made.
     """
@@ -97,7 +97,7 @@ class Pull:
         self._ask = ask
         self._tell_to = tell
         self._clock = clock
-        # What is asked for again comes twice at the worst.
+        # A window's messages and those of what was asked for meanwhile.
         self._queue = FetchQueue(2 * window * (index.block_bytes + OVERHEAD_BYTES))
         self._rate = Rate(clock())
         self._told = clock()

@@ -33,6 +33,9 @@ WINDOW = 16
 SOON_S = 0.3
 """A stall that is over soon."""
 
+SURE_S = 1.5
+"""A stall that is none of a busy machine's."""
+
 LONG_S = 600.0
 """No stall within a test."""
 
@@ -257,7 +260,7 @@ def test_missing_blocks_are_asked_for_and_no_others(mosquitto, site, pieces):
     missing = {0, 7, 8, 9, 60, 119}
     pieces.blocks(SOURCE, set(range(120)) - missing)
     ask = Ask(lambda request: pieces.answer(SOURCE, request))
-    counts = site.fetch(mosquitto.port, ask, stall_s=SOON_S)
+    counts = site.fetch(mosquitto.port, ask, stall_s=SURE_S)
     assert site.content == SOURCE.payload
     asked = {n for r in ask.requests for a, b in r.blocks for n in range(a, b + 1)}
     assert asked == missing
@@ -268,7 +271,8 @@ def test_a_broker_that_has_lost_everything_is_filled_again_in_few_rounds(mosquit
     ask = Ask(lambda request: pieces.answer(SOURCE, request))
     site.fetch(mosquitto.port, ask, stall_s=SOON_S, window=8)
     assert site.content == SOURCE.payload
-    assert len(ask.requests) == 2
+    # One for each window would be 15.
+    assert len(ask.requests) < 6
 
 
 def test_a_broker_that_is_killed_is_waited_for(own_mosquitto, site):
@@ -371,6 +375,23 @@ def test_three_percent_lost(mosquitto, site, published, seed):
     assert counts.stalls == len(ask.requests)
 
 
+def test_what_was_lost_once_comes_when_it_is_asked_for_again(mosquitto, site, published):
+    class LosingOnce(Mangler):
+        def __init__(self):
+            self._left = {5, 50, 119}
+
+        def take(self, message):
+            if message.block in self._left:
+                self._left.remove(message.block)
+                return ()
+            return (message,)
+
+    with MqttRelay(mosquitto.port, LosingOnce) as relay:
+        counts = site.fetch(relay.port, stall_s=SURE_S)
+    assert site.content == SOURCE.payload
+    assert (counts.stalls, counts.connects) == (1, 1)
+
+
 def test_everything_twice_and_again(mosquitto, site, published):
     with MqttRelay(mosquitto.port, lambda: Repeating(1)) as relay:
         counts = site.fetch(relay.port)
@@ -452,7 +473,7 @@ def test_a_broker_that_delivers_nothing_more_is_left_for_a_new_connection(
     with MqttRelay(mosquitto.port, Dying, acknowledge=False) as relay:
         counts = site.fetch(relay.port, stall_s=SOON_S)
     assert site.content == SOURCE.payload
-    assert counts.connects == 2
+    assert counts.connects >= 2
 
 
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
@@ -470,7 +491,7 @@ def test_a_huge_message_on_a_blocks_topic_is_not_taken(mosquitto, site, publishe
 
     ask = Ask(lambda request: published.answer(SOURCE, request))
     with MqttRelay(mosquitto.port, Watch, v5=protocol == "5") as relay:
-        counts = site.fetch(relay.port, ask, stall_s=SOON_S, protocol=protocol)
+        counts = site.fetch(relay.port, ask, stall_s=SURE_S, protocol=protocol)
     assert site.content == SOURCE.payload
     assert counts.bad == 0
     if protocol == "5":
@@ -567,11 +588,14 @@ def test_cancelling_keeps_what_has_come(mosquitto, site, published):
 
 def test_an_end_is_not_kept_waiting_by_a_broker_that_is_away(site):
     began = time.monotonic()
+    ask = Ask()
     with pytest.raises(UpdateCancelled):
-        site.fetcher(free_port()).blocks(
-            BUNDLE, SOURCE.index, site.staging, WINDOW, LONG_S, site.tell, Soon()
+        site.fetcher(free_port(), ask).blocks(
+            BUNDLE, SOURCE.index, site.staging, WINDOW, 0.01, site.tell, Soon()
         )
     assert time.monotonic() - began < 5
+    # While there is no connection nothing is missing.
+    assert ask.requests == []
 
 
 # --- kill -9 -----------------------------------------------------------------------------------

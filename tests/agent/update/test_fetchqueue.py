@@ -8,34 +8,46 @@ from agent.update.fetchrate import NOTES, SPAN_S, Rate
 LONG_S = 30.0
 
 
+def put(queue, *topics, size=100):
+    for topic in topics:
+        queue.put(topic, topic[:1].encode() * size)
+
+
 def test_messages_come_out_in_order_some_at_a_time():
     queue = FetchQueue(10_000)
-    for number in range(5):
-        queue.put("t", b"%d" % number)
-    assert [payload for _, payload in queue.take(3, 0)] == [b"0", b"1", b"2"]
-    assert queue.take(3, 0) == [("t", b"3"), ("t", b"4")]
+    put(queue, "a", "b", "c", "d", size=1)
+    assert queue.take(3, 0) == [("a", b"a"), ("b", b"b"), ("c", b"c")]
+    assert queue.take(3, 0) == [("d", b"d")]
     assert queue.take(3, 0) == []
 
 
+def test_the_newest_of_a_topic_counts_and_repetitions_take_no_room():
+    queue = FetchQueue(2 * (100 + OVERHEAD_BYTES))
+    put(queue, "a", "b")
+    for number in range(100):
+        queue.put("a", b"%d" % number)
+    assert queue.dropped == 100
+    assert queue.take(9, 0) == [("a", b"99"), ("b", b"b" * 100)]
+    put(queue, "a", "b")
+    assert queue.dropped == 100
+    assert len(queue.take(9, 0)) == 2
+
+
 def test_what_does_not_fit_is_dropped_until_there_is_room_again():
-    size = 100
-    queue = FetchQueue(3 * (size + OVERHEAD_BYTES))
-    for _ in range(5):
-        queue.put("t", bytes(size))
+    queue = FetchQueue(3 * (100 + OVERHEAD_BYTES))
+    put(queue, "a", "b", "c", "d", "e")
     assert queue.dropped == 2
     assert len(queue.take(2, 0)) == 2
-    queue.put("t", bytes(size))
-    queue.put("t", bytes(size))
+    put(queue, "f", "g")
     assert queue.dropped == 2
-    queue.put("t", b"")
+    put(queue, "h", size=0)
     assert queue.dropped == 3
-    assert len(queue.take(9, 0)) == 3
+    assert [topic for topic, _ in queue.take(9, 0)] == ["c", "f", "g"]
 
 
 def test_a_flood_of_empty_messages_is_bounded():
     queue = FetchQueue(10 * OVERHEAD_BYTES)
-    for _ in range(1000):
-        queue.put("t", b"")
+    put(queue, *map(str, range(1000)), size=0)
     assert queue.dropped == 990
 
 
