@@ -186,6 +186,7 @@ class Agent:
                 slots=self._slots,
                 builder=self._builder,
                 restart=self._restart,
+                changed=self._models_changed,
             )
         )
 

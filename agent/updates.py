@@ -75,6 +75,7 @@ class Surroundings:
         boot: id of this run of the agent.
         pipeline, slots, builder: where models take over.
         restart: ends the agent, for its service manager to start it anew.
+        changed: to be called when `Updates.reason` has changed.
     """
 
     settings: UpdatesConfig
@@ -87,6 +88,7 @@ class Surroundings:
     slots: Mapping[str, ModelSlot]
     builder: Builder
     restart: Callable[[], None]
+    changed: Callable[[], None]
 
     @property
     def state(self) -> Path:
@@ -99,16 +101,19 @@ class Updates:
 
     Args:
         around: the agent.
-
-    Attributes:
-        reason: why updates are refused, or None.
     """
 
     def __init__(self, around: Surroundings) -> None:
-        self.reason: str | None = None
+        self._reason: str | None = None
+        self._trouble: str | None = None
         self._around = around
         self._memory: MemoryFolder | None = None
         self._receiver: Receiver | None = None
+
+    @property
+    def reason(self) -> str | None:
+        """Why updates are refused or stand still, or None."""
+        return self._reason or self._trouble
 
     def restore(self) -> None:
         """Have what was committed be each slot's model, before models are loaded.
@@ -130,7 +135,9 @@ class Updates:
         if store is None:
             return
         try:
-            self._receiver = Receiver(around, store, keys, opener, proofs, active)
+            self._receiver = Receiver(
+                around, store, keys, opener, proofs, active, self._stand_still
+            )
         except (BundleError, StoreError) as error:
             self._refuse(error)
             store.close()
@@ -157,8 +164,14 @@ class Updates:
         return None if self._receiver is None else self._receiver.counters()
 
     def _refuse(self, error: Exception) -> None:
-        self.reason = f"updates are refused: {error}"
-        log.error("%s", self.reason)
+        self._reason = f"updates are refused: {error}"
+        log.error("%s", self._reason)
+
+    def _stand_still(self, error: str | None) -> None:
+        trouble = None if error is None else f"updates stand still: {error}"
+        if trouble != self._trouble:
+            self._trouble = trouble
+            self._around.changed()
 
     def _open_store(self) -> Store | None:
         try:
@@ -189,8 +202,8 @@ class Updates:
                 candidate = opener.installed(item)
                 proofs.install(candidate)
             except (AgentError, EngineError) as error:
-                self.reason = f"slot {item.slot}: {item.version} cannot be opened: {error}"
-                log.error("%s; the configured model serves", self.reason)  # noqa: TRY400 - told
+                self._reason = f"slot {item.slot}: {item.version} cannot be opened: {error}"
+                log.error("%s; the configured model serves", self._reason)  # noqa: TRY400 - told
             else:
                 active[item.slot] = candidate
         return active
@@ -206,6 +219,7 @@ class Receiver:
         opener: opens sealed bundles.
         proofs: builds, judges, switches.
         active: what was opened, by slot.
+        trouble: told why updates stand still, or None once they do not.
 
     Raises:
         BundleError: the device has no root of trust, or a damaged one.
@@ -220,6 +234,7 @@ class Receiver:
         opener: Opener,
         proofs: PipelineProofs,
         active: dict[str, Candidate],
+        trouble: Callable[[str | None], None],
     ) -> None:
         self._around = around
         self._store = store
@@ -279,6 +294,7 @@ class Receiver:
             state=around.state,
             active=active,
             now=trust.now,
+            trouble=trouble,
         )
 
     def start(self) -> None:

@@ -24,6 +24,7 @@ from agent.bundle.manifest import (
 from agent.errors import DamageError, ExpiredError, ManifestError
 from agent.update import failpoints
 from agent.update.machine import (
+    DEADLINES_S,
     Admitted,
     Built,
     Failed,
@@ -137,6 +138,16 @@ class Course:
     def candidate(self, slot: str) -> Candidate | None:
         """What is open in a slot."""
         return self._candidates.get(slot)
+
+    def limit_s(self, record: Record) -> float:
+        """How long a record's step may take, seconds."""
+        limit_s = DEADLINES_S[record.state]
+        candidate = self.candidate(record.slot)
+        if candidate is not None and record.state is State.SHADOWING:
+            limit_s += candidate.rules.shadow.seconds
+        if candidate is not None and record.state is State.CANARY:
+            limit_s += candidate.rules.canary.seconds
+        return limit_s
 
     def open_installed(self, installed: Installed) -> Candidate:
         """Open what is installed, to serve it; raises as `agent.update.opening.Opener.open`."""

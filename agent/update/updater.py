@@ -26,7 +26,6 @@ from agent.errors import (
 from agent.threads import ThreadGroup
 from agent.update.failpoints import hit
 from agent.update.machine import (
-    DEADLINES_S,
     Failed,
     Offered,
     Stopped,
@@ -85,6 +84,7 @@ class Updater:
         active: what was opened at the start, by slot.
         now: seconds since the epoch, never below the time floor.
         clock: monotonic seconds.
+        trouble: told, at every turn, why updates stand still; None if they do not.
     """
 
     def __init__(
@@ -105,8 +105,10 @@ class Updater:
         active: dict[str, Candidate],
         now: Callable[[], float],
         clock: Callable[[], float] = time.monotonic,
+        trouble: Callable[[str | None], None] = lambda _reason: None,
     ) -> None:
         self._device = device
+        self._trouble = trouble
         self._slots = frozenset(slots)
         self._store = store
         self._trust = trust
@@ -121,6 +123,8 @@ class Updater:
         self._active = active
         self._now = now
         self._steps = StepRunner(course.step, proofs.cancel, inbox.poke, clock)
+        self._ended: tuple[Record, Event] | None = None
+        self._news: bytes | None = None
         self._waiting: bytes | None = None
         self._doubted: bytes | None = None
         self._group = ThreadGroup()
@@ -160,6 +164,9 @@ class Updater:
         except (StoreError, KeyStoreError) as error:
             log.error("updates: %s", error)  # noqa: TRY400 - told, not a crash
             self._teller.refused("state", str(error))
+            self._trouble(str(error))
+        else:
+            self._trouble(None)
 
     def _recover(self, slot: str) -> None:
         record = self._store.record(slot)
@@ -170,14 +177,22 @@ class Updater:
         self._steps.look()
         self._finish_step()
         arrived = self._inbox.take()
-        if arrived.trust is not None:
-            self._refresh(arrived.trust)
+        # Kept until they were looked at: the broker sends them once a connection.
+        self._news = arrived.trust or self._news
+        self._waiting = arrived.assignment or self._waiting
+        if self._news is not None:
+            self._refresh(self._news)
+            self._news = None
         for envelope in arrived.commands:
             self._hear_command(envelope)
         self._obey_local()
-        self._waiting = arrived.assignment or self._waiting
-        if self._waiting is not None:
-            self._consider(self._waiting)
+        waiting = self._waiting
+        if waiting is not None:
+            try:
+                self._consider(waiting)
+            except StoreError:
+                self._waiting = waiting
+                raise
         self._begin_step()
         self._reporter.send()
 
@@ -331,9 +346,11 @@ class Updater:
         self._move(self._store.record(assignment.slot), offered)
 
     def _finish_step(self) -> None:
-        ended = self._steps.take()
-        if ended is not None:
-            self._move(*ended)
+        # Kept until it is saved: a full disk must not have a stage done again.
+        self._ended = self._ended or self._steps.take()
+        if self._ended is not None:
+            self._move(*self._ended)
+            self._ended = None
 
     def _begin_step(self) -> None:
         if self._steps.record is not None or self._inbox.closed or self._store.paused():
@@ -341,17 +358,8 @@ class Updater:
         for slot in sorted(self._slots):
             record = self._store.record(slot)
             if not record.resting:
-                self._steps.start(record, self._limit_s(record))
+                self._steps.start(record, self._course.limit_s(record))
                 return
-
-    def _limit_s(self, record: Record) -> float:
-        limit_s = DEADLINES_S[record.state]
-        candidate = self._course.candidate(record.slot)
-        if candidate is not None and record.state is State.SHADOWING:
-            limit_s += candidate.rules.shadow.seconds
-        if candidate is not None and record.state is State.CANARY:
-            limit_s += candidate.rules.canary.seconds
-        return limit_s
 
     def _move(self, record: Record, event: Event) -> None:
         following = self._store.save(advance(record, event))

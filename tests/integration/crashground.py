@@ -13,8 +13,9 @@ import cv2
 import numpy as np
 import onnx
 
+from agent.wire.topics import FleetTopics
 from tests.fakes.updating import Controller
-from tests.integration.updates import Fleet
+from tests.integration.updates import publish
 from tests.vectors.bundles import tiny_model
 
 if TYPE_CHECKING:
@@ -67,7 +68,22 @@ class Ground:
             *(run for number in (1, 2) for run in _runs(ballast[number], number)),
             *(form for packed in (self.old, self.new) for form in _forms(packed.data_key)),
         ]
-        Fleet(folder / "publisher", broker.port, prefix, "nobody", self.controller).offer(self.new)
+
+    @property
+    def blocks(self) -> dict[str, bytes]:
+        """Those of release 2, by topic."""
+        pieces = self.controller.pieces(self.new)
+        return {topic: data for topic, data in pieces.items() if "/block/" in topic}
+
+    def offer(self, *missing: str) -> None:
+        """Publish release 2 and what makes it known, but for the blocks on these topics."""
+        pieces = self.controller.pieces(self.new)
+        known = {FleetTopics(self.prefix).trust: self.controller.trust()}
+        self.publish({**{t: data for t, data in pieces.items() if t not in missing}, **known})
+
+    def publish(self, messages: dict[str, bytes], *, retain: bool = True) -> None:
+        """See `tests.integration.updates.Fleet`."""
+        publish(self.broker.port, messages, retain=retain)
 
     def digest(self, number: int) -> str:
         """Of a release's model, as detections tell it; 0 is the configured one."""

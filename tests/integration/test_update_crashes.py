@@ -124,7 +124,9 @@ class Evidence:
 def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
     folder = tmp_path_factory.mktemp("crashes")
     with Mosquitto(folder / "broker", {"plain": ("allow_anonymous true",)}) as broker:
-        yield Ground(folder, broker, "test/crashes")
+        made = Ground(folder, broker, "test/crashes")
+        made.offer()
+        yield made
 
 
 @pytest.fixture(scope="module")

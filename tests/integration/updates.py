@@ -29,6 +29,19 @@ QUICK = {
 """Rules of bundles whose quality is not what is tested, on a machine that is busy with tests."""
 
 
+def publish(port: int, messages: dict[str, bytes], *, retain: bool = True) -> None:
+    """Publish with QoS 1, and wait until the broker on a loopback port has it all."""
+    client = paho.Client(CallbackAPIVersion.VERSION2)
+    client.max_inflight_messages_set(100)
+    client.connect("127.0.0.1", port)
+    client.loop_start()
+    sent = [client.publish(topic, data, 1, retain) for topic, data in messages.items()]
+    for info in sent:
+        info.wait_for_publish(30)
+    client.disconnect()
+    client.loop_stop()
+
+
 class Fleet:
     """The controller's side, by a plain MQTT client, and one enrolled device.
 
@@ -67,15 +80,7 @@ class Fleet:
 
     def publish(self, messages: dict[str, bytes], *, retain: bool = True) -> None:
         """Publish with QoS 1, and wait until the broker has it all."""
-        client = paho.Client(CallbackAPIVersion.VERSION2)
-        client.max_inflight_messages_set(100)
-        client.connect("127.0.0.1", self._port)
-        client.loop_start()
-        sent = [client.publish(topic, data, 1, retain) for topic, data in messages.items()]
-        for info in sent:
-            info.wait_for_publish(30)
-        client.disconnect()
-        client.loop_stop()
+        publish(self._port, messages, retain=retain)
 
     def offer(self, packed: Packed) -> None:
         """Publish a bundle, and what makes it known."""
