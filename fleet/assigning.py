@@ -97,6 +97,9 @@ class Assigner:
             grant=seal_grant(kem, public_key(device), self.data_key, info),
             not_before=now - CLOCK_SLACK_S,
             deadline=now + int(self.deadline_s),
+            gate=offer.stricter.gate,
+            shadow=offer.stricter.shadow,
+            canary=offer.stricter.canary,
             approvals=self.approvals,
         )
         envelope = sign(ASSIGNMENT, document, self.signers)

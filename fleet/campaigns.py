@@ -12,6 +12,7 @@ from agent.bundle.dsse import key_of_pem
 from agent.bundle.manifest import target_path
 from fleet.campaign import Campaign, Member, Outcome, Plan, Status
 from fleet.errors import FleetError
+from fleet.stricter import NOTHING_STRICTER, Stricter
 from fleet.tables import Assignment, Bundle, Device, StoredReport
 from fleet.tables import Campaign as Row
 from fleet.watching import Expected
@@ -34,6 +35,7 @@ class Offer:
         slot: model slot on the devices.
         digest: SHA-256 of the manifest.
         family, version, release_counter: of the bundle.
+        stricter: rules that count where they are stricter than the bundle's.
     """
 
     campaign: str
@@ -42,6 +44,7 @@ class Offer:
     family: str
     version: str
     release_counter: int
+    stricter: Stricter = NOTHING_STRICTER
 
     @property
     def target(self) -> str:
@@ -90,6 +93,7 @@ class Campaigns:
             rules = {k: v for k, v in asdict(plan).items() if k != "stages"} | {
                 "sizes": [len(stage) for stage in plan.stages],
                 "approvals": list(approvals),
+                "stricter": offer.stricter.model_dump(mode="json", exclude_none=True),
             }
             session.add(
                 Row(
@@ -125,7 +129,13 @@ class Campaigns:
             members = {a.device: _member(a) for a in assignments}
         campaign = Campaign(_plan(row), members, Status(row.state), row.reason)
         offer = Offer(
-            row.name, row.slot, row.digest, bundle.family, bundle.version, bundle.release_counter
+            row.name,
+            row.slot,
+            row.digest,
+            bundle.family,
+            bundle.version,
+            bundle.release_counter,
+            Stricter(**json.loads(row.rules)["stricter"]),
         )
         return campaign, offer
 
@@ -277,7 +287,7 @@ def _plan(row: Row) -> Plan:
     rules = json.loads(row.rules)
     devices = iter(json.loads(row.devices))
     stages = tuple(tuple(next(devices) for _ in range(size)) for size in rules.pop("sizes"))
-    del rules["approvals"]
+    del rules["approvals"], rules["stricter"]
     return Plan(stages, **rules)
 
 

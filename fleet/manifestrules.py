@@ -14,10 +14,11 @@ from agent.bundle.manifest import (
     ShadowRules,
 )
 from agent.bundle.seal import Facts
-from agent.bundle.strict import Counter, Document, decode
+from agent.bundle.strict import Counter, Document, DocumentT, decode
 from agent.errors import ManifestError
 from engines.durable import read_bounded
 from fleet.errors import FleetError
+from fleet.stricter import Stricter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -60,13 +61,26 @@ def read_rules(path: Path | None, options: Mapping[str, Any]) -> ManifestRules:
     Raises:
         FleetError: the file cannot be read, or a value is not possible.
     """
+    return _decoded(ManifestRules, path, options)
+
+
+def read_stricter(path: Path | None) -> Stricter:
+    """Rules of one campaign from a file of the same form: gate, shadow and canary.
+
+    Raises:
+        FleetError: the file cannot be read, or a value is not possible.
+    """
+    return _decoded(Stricter, path, {})
+
+
+def _decoded(kind: type[DocumentT], path: Path | None, options: Mapping[str, Any]) -> DocumentT:
     try:
         value = json.loads(_read(path)) if path else {}
         for name, given in options.items():
             if given is not None:
                 section, field = name.split(".")
                 value.setdefault(section, {})[field] = given
-        return decode(ManifestRules, json.dumps(value).encode(), "rules", MAX_RULES_BYTES)
+        return decode(kind, json.dumps(value).encode(), "rules", MAX_RULES_BYTES)
     except (ManifestError, ValueError, AttributeError, TypeError) as error:
         raise FleetError(f"{path or 'options'}: {error}") from None
 

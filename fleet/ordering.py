@@ -12,8 +12,10 @@ from agent.bundle.dsse import sign
 from engines.durable import read_bounded
 from fleet.campaign import Plan, Status, stages_of
 from fleet.campaigns import Campaigns, Offer
+from fleet.controlling import files_of
 from fleet.errors import FleetError
 from fleet.groups import chosen_devices
+from fleet.stricter import NOTHING_STRICTER, Stricter, completed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,6 +46,7 @@ class Targets:
         devices, groups: named by the operator.
         percents: of all of them once each stage is open; see `fleet.campaign.stages_of`.
         success, max_errors, min_sample, deadline_s: as `fleet.campaign.Plan`.
+        stricter: what the devices' proofs must reach beyond the bundle's own rules.
     """
 
     devices: tuple[str, ...] = ()
@@ -53,6 +56,7 @@ class Targets:
     max_errors: float = 0.2
     min_sample: int = 1
     deadline_s: float = 3600.0
+    stricter: Stricter = NOTHING_STRICTER
 
 
 def campaign_name(row: Bundle) -> str:
@@ -105,12 +109,14 @@ def order_campaign(
             f"the release keys demand {needed} approvals, there are {len(envelopes)}: let others "
             f"say `vigia fleet approve` for campaign {name!r}, and give their files with --approval"
         )
-    offer = Offer(name, slot, row.digest, row.family, row.version, row.release_counter)
+    stricter = completed(targets.stricter, files_of(fleet, row).manifest)
+    offer = Offer(name, slot, row.digest, row.family, row.version, row.release_counter, stricter)
     details = {
         "campaign": name,
         "bundle": f"{row.family} {row.version}",
         "devices": [device.id for device in found],
         "stages": [len(stage) for stage in plan.stages],
+        "stricter": targets.stricter.model_dump(mode="json", exclude_unset=True),
     }
     Campaigns(fleet.database, fleet.now).create(
         offer,

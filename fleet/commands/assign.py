@@ -17,6 +17,7 @@ from fleet.commands.campaignoptions import (
     SampleOption,
     SlotOption,
     StagesOption,
+    StricterOption,
     SuccessOption,
     targets,
 )
@@ -44,6 +45,7 @@ def assign(
     max_errors: ErrorsOption = 0.2,
     min_sample: SampleOption = 1,
     deadline: DeadlineOption = 3600,
+    stricter: StricterOption = None,
     slot: SlotOption = "main",
     campaign: CampaignOption = None,
     approval: ApprovalsOption = None,
@@ -63,7 +65,7 @@ def assign(
     from fleet.ordering import campaign_name, order_campaign
     from fleet.roles import Permission
 
-    wanted = targets(device, group, stages, success, max_errors, min_sample, deadline)
+    wanted = targets(device, group, stages, success, max_errors, min_sample, deadline, stricter)
     with opened(folder, passphrase_file) as fleet:
         who = fleet.act(Permission.ASSIGN, actor)
         row = find_bundle(fleet, family, version)

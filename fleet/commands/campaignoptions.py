@@ -39,6 +39,13 @@ SlotOption = Annotated[str, typer.Option(help="Model slot on the devices.")]
 CampaignOption = Annotated[
     str | None, typer.Option("--campaign", help="Name of the campaign; default: a new one.")
 ]
+StricterOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="RULES.json",
+        help="Rules of gate, shadow and canary that are stricter than the bundle's; as --rules.",
+    ),
+]
 ApprovalsOption = Annotated[
     list[Path] | None,
     typer.Option("--approval", help="Approval of another operator; may be repeated."),
@@ -53,12 +60,15 @@ def targets(
     max_errors: float,
     min_sample: int,
     deadline: float,
+    stricter: Path | None,
 ) -> Targets:
     """What they say.
 
     Raises:
         typer.BadParameter: the stages are no numbers.
+        FleetError: the file of rules cannot be read.
     """
+    from fleet.manifestrules import read_stricter
     from fleet.ordering import Targets
 
     try:
@@ -73,4 +83,5 @@ def targets(
         max_errors,
         min_sample,
         deadline,
+        read_stricter(stricter),
     )

@@ -17,6 +17,7 @@ from fleet.commands.campaignoptions import (
     SampleOption,
     SlotOption,
     StagesOption,
+    StricterOption,
     SuccessOption,
     targets,
 )
@@ -84,6 +85,7 @@ def push(
     max_errors: ErrorsOption = 0.2,
     min_sample: SampleOption = 1,
     deadline: DeadlineOption = 3600,
+    stricter: StricterOption = None,
     slot: SlotOption = "main",
     campaign: CampaignOption = None,
     approval: ApprovalsOption = None,
@@ -112,7 +114,7 @@ def push(
     from fleet.releasing import complete, sign_pending, stage
     from fleet.roles import Permission
 
-    wanted = targets(device, group, stages, success, max_errors, min_sample, deadline)
+    wanted = targets(device, group, stages, success, max_errors, min_sample, deadline, stricter)
     with opened(folder, passphrase_file) as fleet:
         who = fleet.act(Permission.RELEASE, actor)
         if model is not None:

@@ -9,8 +9,8 @@ import pytest
 from sqlalchemy import select
 from typer.testing import CliRunner
 
-from agent.bundle.documents import COMMAND, Command
-from agent.bundle.dsse import verify
+from agent.bundle.documents import COMMAND, Assignment, Command
+from agent.bundle.dsse import unverified, verify
 from agent.config import MqttConfig, TlsConfig
 from agent.mqttlink import Link
 from agent.wire.schema import COMMAND_REPLY
@@ -299,6 +299,20 @@ class TestFloods:
         counted = sum(result["dropped"].values()) + sum(result["requests"].values())
         assert counted > 0
         assert result["requests"].get("garbage", 0) <= 24
+
+
+class TestStricterRules:
+    def test_they_are_in_the_campaign_and_in_the_audit_log(self, folder, tmp_path):
+        enrolled(folder, tmp_path, "line-1")
+        rules = tmp_path / "stricter.json"
+        rules.write_text(json.dumps({"canary": {"seconds": 600}}))
+        vigia("publish", folder, "line", "1.0")
+        vigia("assign", folder, "line", "1.0", "--device", "line-1", "--stricter", rules)
+        envelope = retained(folder)[Topics(PREFIX, "line-1").assignment]
+        assert unverified(envelope, Assignment).canary.seconds == 600
+        with open_fleet(folder) as fleet:
+            last = list(fleet.audit.entries())[-1]
+        assert last.details["stricter"] == {"canary": {"seconds": 600}}
 
 
 class TestApprovals:
