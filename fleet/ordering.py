@@ -16,6 +16,7 @@ from fleet.controlling import files_of
 from fleet.errors import FleetError
 from fleet.groups import chosen_devices
 from fleet.stricter import NOTHING_STRICTER, Stricter, completed
+from fleet.tables import Bundle
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
     from fleet.auditchain import Actor
     from fleet.fleetfolder import Fleet
-    from fleet.tables import Bundle
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]+")
@@ -87,12 +87,14 @@ def order_campaign(
         approvals: files with the approvals of others.
 
     Raises:
-        FleetError: devices, groups or rules are not possible, or approvals are missing.
+        FleetError: the bundle is not published, devices, groups or rules are not possible, or
+            approvals are missing.
     """
     if not NAME.fullmatch(name):
         raise FleetError(
             f"a campaign cannot be called {name!r}; take letters, digits, - and _, at most 64"
         )
+    _check_offered(fleet, row)
     with fleet.database.reading() as session:
         found = chosen_devices(session, targets.devices, targets.groups)
     plan = Plan(
@@ -174,6 +176,18 @@ def command(fleet: Fleet, actor: Actor, device: str, slot: str, verb: Verb) -> t
         expires=int(fleet.now()) + COMMAND_LIFE_S,
     )
     return document.nonce, sign(COMMAND, document, [actor.signer])
+
+
+def _check_offered(fleet: Fleet, row: Bundle) -> None:
+    """Devices would wait for what the broker does not hold, or refuse what is not released."""
+    targets = fleet.repository.published().targets.targets
+    released = row.target in targets and targets[row.target].hashes.get("sha256") == row.digest
+    with fleet.database.reading() as session:
+        published = session.get_one(Bundle, row.digest).published_at is not None
+    if not released or not published:
+        raise FleetError(
+            f"{row.family} {row.version} is not published; say `vigia fleet publish` first"
+        )
 
 
 def _approval(path: Path) -> str:

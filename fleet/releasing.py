@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sqlalchemy import select
 from tuf.api.metadata import Targets
 
+from fleet.campaign import Status
 from fleet.controlling import files_of
 from fleet.errors import FleetError
 from fleet.keyring import OFFLINE
 from fleet.signing import add_signature, read_request
+from fleet.tables import Campaign
 from fleet.vault import Vault
 
 if TYPE_CHECKING:
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
 
     from securesystemslib.signer import Signer
 
+    from fleet.auditchain import Actor
     from fleet.fleetfolder import Fleet
     from fleet.passphrases import Passphrases
     from fleet.tables import Bundle
@@ -58,6 +62,37 @@ def stage(fleet: Fleet, row: Bundle) -> None:
             if found is not None and found.hashes.get("sha256") == row.digest:
                 return
     fleet.repository.stage_target(files.manifest_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawn:
+    """What was asked for.
+
+    Attributes:
+        requests: files to be signed before it counts.
+        campaigns: that go on with the bundle, by name.
+    """
+
+    requests: tuple[Path, ...]
+    campaigns: tuple[str, ...]
+
+
+def withdraw(fleet: Fleet, actor: Actor, row: Bundle, why: str) -> Withdrawn:
+    """Ask that a bundle be released no longer; devices then do not begin with it any more.
+
+    Raises:
+        FleetError: it is not released.
+        StoreError: the database refuses.
+    """
+    going = select(Campaign.name).where(
+        Campaign.digest == row.digest, Campaign.state == Status.RUNNING.value
+    )
+    with fleet.database.session() as session:
+        campaigns = tuple(session.scalars(going.order_by(Campaign.name)))
+        fleet.repository.withdraw_target(row.target)
+        details = {"bundle": f"{row.family} {row.version}", "digest": row.digest, "why": why}
+        fleet.audit.record(session, actor, "release.withdraw", details)
+    return Withdrawn(tuple(fleet.repository.pending()), campaigns)
 
 
 def sign_pending(

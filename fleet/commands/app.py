@@ -21,6 +21,7 @@ from fleet.commands import (
     simulate,
     status,
     watch,
+    withdraw,
 )
 
 app = typer.Typer(
@@ -43,6 +44,7 @@ app.command("push")(push.push)
 app.command("pack")(pack.pack)
 app.command("sign")(sign.sign)
 app.command("publish")(publish.publish)
+app.command("withdraw")(withdraw.withdraw)
 app.command("assign")(assign.assign)
 app.command("approve")(assign.approve)
 app.command("watch")(watch.watch)

@@ -187,6 +187,41 @@ class TestSingleSteps:
         with pytest.raises(FleetError, match="not released yet"):
             vigia("publish", folder, "line", "2.0")
 
+    def test_what_is_not_published_is_not_assigned(self, folder, tmp_path):
+        enrolled(folder, tmp_path, "line-1")
+        with pytest.raises(FleetError, match=r"line 1\.0 is not published"):
+            vigia("assign", folder, "line", "1.0", "--device", "line-1")
+        with open_fleet(folder) as fleet, fleet.database.reading() as session:
+            assert session.scalars(select(Campaign)).all() == []
+
+
+class TestWithdrawal:
+    def test_a_withdrawn_bundle_is_begun_by_nobody(self, folder, tmp_path):
+        enrolled(folder, tmp_path, "line-1")
+        vigia("publish", folder, "line", "1.0")
+        vigia("assign", folder, "line", "1.0", "--device", "line-1", "--campaign", "june")
+        out = vigia("withdraw", folder, "line", "1.0", "--why", "misses people")
+        assert f"campaign june still assigns it: vigia fleet stop {folder} june" in "".join(
+            line.rstrip() + " " for line in out.splitlines()
+        ).replace("  ", " ")
+        assert told("sign", folder, *RELEASE_KEYS)["complete"]
+        vigia("stop", folder, "june")
+        vigia("publish", folder)
+        with open_fleet(folder) as fleet:
+            assert fleet.repository.published().targets.targets == {}
+            entries = {entry.action: entry.details for entry in fleet.audit.entries()}
+        assert entries["release.withdraw"]["why"] == "misses people"
+        with pytest.raises(FleetError, match=r"line 1\.0 is not published"):
+            vigia("assign", folder, "line", "1.0", "--device", "line-1")
+        with pytest.raises(FleetError, match="not released"):
+            vigia("withdraw", folder, "line", "1.0")
+
+    def test_it_counts_when_the_release_keys_have_signed(self, folder):
+        assert told("withdraw", folder, "line", "1.0")["campaigns"] == []
+        vigia("publish", folder)
+        with open_fleet(folder) as fleet:
+            assert list(fleet.repository.published().targets.targets) != []
+
 
 class TestSigningElsewhere:
     def test_a_request_and_a_key_are_all_that_is_needed(self, folder, tmp_path, model):
