@@ -235,6 +235,30 @@ class Device:
         self.wait(lambda m: _last_state(m, topic) == told)
         self.wait(lambda _: state in self.outcomes())
 
+    def wait_state(self, state: str) -> None:
+        """Wait until the newest assignment is in this state."""
+        topic = self.fleet.topics.update_state(SLOT)
+        self.wait(lambda m: _last_state(m, topic) == (state, self.counter))
+
+    def wait_status(self, state: str, *parts: str) -> None:
+        """Wait for a state of the device, with these words in its reason."""
+        self.wait(
+            lambda _: self.status()[0] == state and all(part in self.status()[1] for part in parts)
+        )
+
+    def status(self) -> tuple[str, str]:
+        """State of the device and its reason, as told last."""
+        told = [m.json for m in self._told(self.fleet.topics.status)]
+        return (told[-1]["state"], told[-1].get("reason", "")) if told else ("", "")
+
+    def frames(self) -> int:
+        """Detections so far."""
+        return len(self._told(self.fleet.topics.detections(CAMERA)))
+
+    def dropped(self) -> int:
+        """Frames without a detection."""
+        return sum(message["dropped"] for message in self._detections())
+
     def lives_served(self) -> list[list[str]]:
         """Digests of what has made the detections, in each life that made any, in order."""
         found: dict[str, list[str]] = {}
@@ -273,8 +297,10 @@ class Device:
         return Counter(int(n) for n in line.findall(self.ground.broker.log.read_text()))
 
     def _detections(self) -> list[dict]:
-        topic = self.fleet.topics.detections(CAMERA)
-        return [m.json for m in list(self._subscriber.messages) if m.topic == topic]
+        return [m.json for m in self._told(self.fleet.topics.detections(CAMERA))]
+
+    def _told(self, topic: str) -> list[Received]:
+        return [m for m in list(self._subscriber.messages) if m.topic == topic]
 
     # --- what lies on its disk ----------------------------------------------------------------
 
