@@ -313,7 +313,8 @@ class FixedKey:
 def test_a_folder_that_may_only_be_read_still_gives_plans(tmp_path: Path):
     tmp_path.chmod(0o755)
     for above in tmp_path.parents:
-        if above.stat().st_uid == os.getuid() and above.name.startswith("pytest"):
+        # Folders of pytest, and of its worker processes.
+        if above.stat().st_uid == os.getuid() and above.name.startswith(("pytest", "popen")):
             above.chmod(0o755)
     folder = tmp_path / "plans"
     cache = PlanCache(folder, Sealer(FixedKey()), MEBIBYTE)
@@ -341,7 +342,8 @@ def test_a_folder_that_may_only_be_read_still_gives_plans(tmp_path: Path):
 def test_a_folder_of_another_user_that_may_not_be_read_is_no_reason_to_stop(tmp_path: Path):
     tmp_path.chmod(0o755)
     for above in tmp_path.parents:
-        if above.stat().st_uid == os.getuid() and above.name.startswith("pytest"):
+        # Folders of pytest, and of its worker processes.
+        if above.stat().st_uid == os.getuid() and above.name.startswith(("pytest", "popen")):
             above.chmod(0o755)
     folder = tmp_path / "plans"
     PlanCache(folder, Sealer(FixedKey()), MEBIBYTE).put(key(), BLOB, {})
