@@ -20,9 +20,12 @@ from securesystemslib.signer import CryptoSigner
 from agent.bundle.strict import decode
 from agent.errors import KeyStoreError, ManifestError
 from engines.durable import read_bounded, sync_folder, write_new
+from fleet.errors import FleetError
+from fleet.metadatafolder import replace
 from fleet.vaultfile import KeyFile, close, derive, generate, new_salt, open_file
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from securesystemslib.signer import Key, Signer
@@ -131,6 +134,14 @@ class Vault:
                 f"the passphrase does not open the key {self.path(name)}, or the file was altered"
             ) from None
 
+    def opens(self, name: str, passphrase: str) -> bool:
+        """Whether the passphrase opens the key of that name."""
+        try:
+            self.private_key(name, passphrase)
+        except KeyStoreError:
+            return False
+        return True
+
     def p256_key(self, name: str, passphrase: str) -> ec.EllipticCurvePrivateKey:
         """The key of that name, which must be of P-256; raises as `signer`."""
         private = self.private_key(name, passphrase)
@@ -196,3 +207,36 @@ class Vault:
             raise KeyStoreError(
                 f"the key {self.path(name)} is damaged; bring it back from a backup"
             ) from None
+
+
+def change_passphrase(files: Sequence[Path], old: str, new: str) -> list[Path]:
+    """Have another passphrase open these keys; the keys themselves stay what they are.
+
+    All are opened before the first is written; those that the new one opens already are left.
+
+    Returns:
+        Files that were changed.
+
+    Raises:
+        KeyStoreError: a file is no key, the old passphrase does not open it, or it cannot be
+            written; those before it are changed, and it can be tried again.
+    """
+    vaults = {folder: Vault(folder) for folder in {path.parent for path in files}}
+    opened = []
+    for path in files:
+        if path.suffix != SUFFIX:
+            raise KeyStoreError(f"{path} is no key file; they end in {SUFFIX}")
+        vault = vaults[path.parent]
+        try:
+            opened.append((path, vault.private_key(path.stem, old)))
+        except KeyStoreError:
+            if not vault.opens(path.stem, new):
+                raise
+    salt = new_salt()
+    key = derive(new, salt)
+    for path, private in opened:
+        try:
+            replace(path, close(private, salt, key).encode())
+        except FleetError as error:
+            raise KeyStoreError(str(error)) from error
+    return [path for path, _ in opened]

@@ -12,6 +12,7 @@ from fleet.commands import (
     init,
     operator,
     pack,
+    passphrase,
     publish,
     push,
     revoke,
@@ -36,6 +37,7 @@ app.command("revoke")(revoke.revoke)
 app.command("rotate-keys")(rotate.rotate_keys)
 app.command("renew")(rotate.renew)
 app.command("make-key")(rotate.make_key)
+app.command("passphrase")(passphrase.passphrase)
 app.add_typer(operator.app, name="operator")
 app.add_typer(group.app, name="group")
 app.add_typer(audit.app, name="audit")

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from agent.cli import app
 from agent.config import KeyConfig
 from agent.enrol import identify, install
-from agent.errors import BundleError
+from agent.errors import BundleError, KeyStoreError
 from fleet.errors import AuditError, FleetError, NotPermittedError
 from tests.fakes.fleetfolder import PASSPHRASE, NewDevice, open_fleet
 
@@ -162,6 +162,21 @@ def test_an_operators_key_can_be_made_on_a_machine_of_their_own(fleet_folder, tm
     )
     assert shown["key_id"] == made["key_id"]
     assert not (fleet_folder / "keys" / "operators" / "bob.key").exists()
+
+
+def test_a_passphrase_is_changed_and_the_fleet_opens_with_the_new_one(fleet_folder, tmp_path):
+    files = sorted((fleet_folder / "keys" / "online").glob("*.key"))
+    new = tmp_path / "new"
+    new.write_text("five quite different words")
+    new.chmod(0o600)
+    shown = told("passphrase", *files, "--new-passphrase-file", new)
+    assert shown["changed"] == [str(path) for path in files]
+    assert told("passphrase", *files, "--new-passphrase-file", new)["changed"] == []
+    with pytest.raises(KeyStoreError, match="does not open"):
+        told("group", "create", fleet_folder, "hall")
+    own = fleet_folder / "keys" / "operators" / "ann.key"
+    told("passphrase", own, "--new-passphrase-file", new)
+    told("group", "create", fleet_folder, "hall", "--passphrase-file", new)
 
 
 def test_who_leaves_names_the_keys_to_replace(fleet_folder):

@@ -8,7 +8,7 @@ from securesystemslib.signer import Signature
 
 import fleet.vault
 from agent.errors import KeyStoreError
-from fleet.vault import MAX_FILE_BYTES, WRAPPED, WRAPPING, Vault
+from fleet.vault import MAX_FILE_BYTES, WRAPPED, WRAPPING, Vault, change_passphrase
 from fleet.vaultfile import SALT_BYTES, KeyFile, close, derive, generate, open_file
 
 WORDS = "correct horse battery"
@@ -255,3 +255,40 @@ def test_a_passphrase_is_the_same_however_its_accents_are_composed():
 def test_a_passphrase_may_be_any_bytes_of_an_environment():
     given_by_os = b"\xff\xfe".decode(errors="surrogateescape")
     assert len(derive(given_by_os, bytes(16))) == 32
+
+
+@pytest.mark.usefixtures("counted")
+class TestAnotherPassphrase:
+    NEW = "five quite different words here"
+
+    @pytest.fixture
+    def files(self, vault, tmp_path):
+        for name in ("audit", "director"):
+            vault.create_key(name, WORDS)
+        vault.create_wrapping_key(WORDS)
+        return sorted((tmp_path / "keys").glob("*.key"))
+
+    def test_opens_the_same_keys_and_the_old_one_does_not(self, vault, files):
+        before = {path.stem: vault.public_key(path.stem) for path in files}
+        secret = vault.wrap_secret(SECRET)
+        assert change_passphrase(files, WORDS, self.NEW) == files
+        again = Vault(files[0].parent)
+        assert {path.stem: again.public_key(path.stem) for path in files} == before
+        assert again.unwrap_secret(secret, self.NEW) == SECRET
+        assert not again.opens("director", WORDS)
+        assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
+
+    def test_a_wrong_old_one_changes_nothing(self, vault, files):
+        before = [path.read_bytes() for path in files]
+        with pytest.raises(KeyStoreError, match="does not open"):
+            change_passphrase(files, "wrong horse battery", self.NEW)
+        assert [path.read_bytes() for path in files] == before
+
+    def test_what_was_broken_off_is_completed(self, vault, files):
+        change_passphrase(files[:1], WORDS, self.NEW)
+        assert change_passphrase(files, WORDS, self.NEW) == files[1:]
+        assert all(Vault(files[0].parent).opens(path.stem, self.NEW) for path in files)
+
+    def test_only_key_files_are_taken(self, files, tmp_path):
+        with pytest.raises(KeyStoreError, match="no key file"):
+            change_passphrase([tmp_path / "keys" / "bob.pub.json"], WORDS, self.NEW)
