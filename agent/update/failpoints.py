@@ -7,6 +7,8 @@
 - `NAME@7`: at some moment in the 300 ms after it was first reached, the same one each time for the
   same number, so that the kill falls into the middle of what is done there.
 
+Places are named by the table of crashes in docs/update-lifecycle.md, C0 to C11.
+
 The process kills itself with SIGKILL: nothing is flushed, no `finally` runs. It is for tests only,
 and whoever may set the environment of the agent may kill it anyway.
 """
