@@ -7,7 +7,7 @@ engine's failures ban it, those of the network, the disk and the keys do not.
 
 from __future__ import annotations
 
-import functools
+import re
 import threading
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ from agent.bundle.manifest import (
     parse_manifest,
     split_target,
 )
-from agent.errors import DamageError, ExpiredError, ManifestError
+from agent.errors import DamageError, ExpiredError, ManifestError, StoreError
 from agent.update import failpoints
 from agent.update.machine import (
     DEADLINES_S,
@@ -38,6 +38,7 @@ from agent.update.machine import (
 )
 from agent.update.memoryfolder import WORK
 from agent.update.offer import check_target
+from agent.update.ports import UpdateCancelled
 from agent.update.preflight import refusal
 from agent.update.record import Record, State
 
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from agent.bundle.manifest import Manifest
+    from agent.bundle.seal import Tell
     from agent.bundle.trust import Trust
     from agent.config import UpdatesConfig
     from agent.update.fetch import Fetcher
@@ -58,6 +60,9 @@ if TYPE_CHECKING:
     from agent.update.telling import Teller
     from agent.wire.topics import FleetTopics
     from engines.backend import Progress
+
+DIGEST = re.compile(r"[0-9a-f]{64}")
+"""Name of a sealed bundle's folder."""
 
 PIECE_TIMEOUT_S = 3600.0
 """Longest wait for a manifest or an index; the controller is asked for it meanwhile."""
@@ -149,11 +154,17 @@ class Course:
             limit_s += candidate.rules.canary.seconds
         return limit_s
 
-    def open_installed(self, installed: Installed) -> Candidate:
-        """Open what is installed, to serve it; raises as `agent.update.opening.Opener.open`."""
-        return self._opener.installed(
-            installed, functools.partial(self._teller.progress, installed.slot, "opening")
-        )
+    def open_installed(self, installed: Installed, ending: Callable[[], bool]) -> Candidate:
+        """Open what is installed, to serve it; raises as `agent.update.opening.Opener.open`.
+
+        Args:
+            installed: what.
+            ending: true once the agent ends.
+
+        Raises:
+            UpdateCancelled: the agent ends.
+        """
+        return self._opener.installed(installed, self._opening(installed.slot, ending))
 
     def forget(self, slot: str, *, disk: frozenset[str]) -> None:
         """Drop what a slot's update has left.
@@ -161,6 +172,9 @@ class Course:
         Args:
             slot: whose update has ended.
             disk: digests of the bundles that stay on the disk.
+
+        Raises:
+            StoreError: something on the disk cannot be removed.
         """
         with self._lock:
             self._candidates.pop(slot, None)
@@ -170,9 +184,16 @@ class Course:
             others = {*self._places.values(), WORK} if self._places else set()
             self._opener.memory.keep_only(in_memory | others)
         bundles = self._opener.bundles
-        for folder in bundles.iterdir() if bundles.is_dir() else ():
-            if folder.name not in disk:
-                self._opener.staging(folder.name).remove()
+        try:
+            names = [path.name for path in bundles.iterdir()]
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise StoreError(f"{bundles}: cannot look at it: {error.strerror or error}") from error
+        # What is not a bundle's is left alone: on a disk of its own there is `lost+found`.
+        for name in names:
+            if DIGEST.fullmatch(name) and name not in disk:
+                self._opener.staging(name).remove()
 
     def _look_up(self, record: Record, _cancelled: threading.Event) -> Event:
         check_target(_assignment(record), self._trust.target(record.target))
@@ -269,7 +290,7 @@ class Course:
         staging.sync()
         return Fetched()
 
-    def _open(self, record: Record, _cancelled: threading.Event) -> Event:
+    def _open(self, record: Record, cancelled: threading.Event) -> Event:
         failpoints.hit("C3.opening")
         with self._lock:
             self._places[record.slot] = self._opener.place(record.slot, record.digest)
@@ -279,7 +300,7 @@ class Course:
             record.grant,
             record.counter,
             _assignment(record),
-            functools.partial(self._teller.progress, record.slot, "opening"),
+            self._opening(record.slot, cancelled.is_set),
         )
         failpoints.hit("C3.opened")
         return Opened()
@@ -306,6 +327,16 @@ class Course:
         finding = self._proofs.canary(self._candidates[record.slot], self._telling(record))
         failpoints.hit("C7.healthy")
         return Healthy(finding.text()) if finding.passed else _failed(finding)
+
+    def _opening(self, slot: str, cancelled: Callable[[], bool]) -> Tell:
+        """Tells progress; ends the opening, which leaves no plaintext then, once cancelled."""
+
+        def tell(done: int, total: int) -> None:
+            if cancelled():
+                raise UpdateCancelled
+            self._teller.progress(slot, "opening", done, total)
+
+        return tell
 
     def _telling(self, record: Record) -> Callable[[Progress], None]:
         def tell(progress: Progress) -> None:

@@ -56,9 +56,9 @@ class Inbox:
                 self._changed.notify_all()
 
     def assignment(self, _topic: str, payload: bytes) -> None:
-        """Take an assignment; an empty one is the retained message that was taken back."""
+        """Take an assignment, or the empty message that takes it back."""
         with self._changed:
-            if payload and self._fits(payload, MAX_ENVELOPE_BYTES):
+            if self._fits(payload, MAX_ENVELOPE_BYTES):
                 self._assignment = payload
                 self._changed.notify_all()
 

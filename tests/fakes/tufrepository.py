@@ -168,6 +168,11 @@ class TufRepository:
         self.keys["director"] = list(signers)
         self.targets.delegations = self._delegations()
 
+    def set_operators(self, signers: Sequence[CryptoSigner]) -> None:
+        """Name other operator keys in the next targets."""
+        self.keys["operators"] = list(signers)
+        self.targets.delegations = self._delegations()
+
     def add_root(
         self, signers: Sequence[CryptoSigner] | None = None, *, version: int | None = None
     ) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import secrets
+import sqlite3
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -34,6 +35,7 @@ from agent.bundle.trust import Trust
 from agent.config import UpdatesConfig
 from agent.errors import AgentError, TransferError
 from agent.update.course import Course
+from agent.update.database import FILE
 from agent.update.inbox import Inbox
 from agent.update.memoryfolder import MemoryFolder
 from agent.update.opening import Opener
@@ -266,6 +268,8 @@ class Site:
 
     Attributes:
         active: what was opened, by slot.
+        trouble: why updates stand still.
+        prepared: called at each start, before the updater begins.
     """
 
     def __init__(self, folder: Path, controller: Controller) -> None:
@@ -278,9 +282,12 @@ class Site:
         self.told: list[dict] = []
         self.reports: list[Report] = []
         self.replies: list[dict] = []
+        self.prepared: Callable[[], object] = lambda: None
         self.restarts = 0
+        self.restart_fails = False
         self.boots = 0
         self.online = True
+        self.trouble: str | None = None
         self._changed = threading.Condition()
 
     def start(self) -> None:
@@ -310,7 +317,7 @@ class Site:
         )
         teller.noted = self._notify
         self.teller = teller
-        course = Course(
+        course = self.course = Course(
             settings=UpdatesConfig(),
             store=self.store,
             trust=trust,
@@ -347,8 +354,20 @@ class Site:
             state=self.state,
             active=active,
             now=trust.now,
+            trouble=self._trouble,
         )
+        self.prepared()
         self.updater.start()
+
+    @contextlib.contextmanager
+    def unwritable(self):
+        """Meanwhile another connection keeps the state from being written."""
+        self.store._database._connection.execute("PRAGMA busy_timeout=0")
+        with contextlib.closing(
+            sqlite3.connect(self.state / FILE, isolation_level=None, timeout=10)
+        ) as other:
+            other.execute("BEGIN IMMEDIATE")
+            yield
 
     def stop(self) -> None:
         assert self.updater.close(SOON_S)
@@ -422,7 +441,24 @@ class Site:
             assert self.replies[-1]["nonce"] == nonce
             self._changed.notify_all()
 
+    def wait_trouble(self, text: str | None) -> None:
+        """Until updates stand still for this reason, or go on."""
+
+        def fits() -> bool:
+            told = self.trouble
+            return told is None if text is None else told is not None and text in told
+
+        with self._changed:
+            assert self._changed.wait_for(fits, SOON_S), self.trouble
+
+    def _trouble(self, reason: str | None) -> None:
+        with self._changed:
+            self.trouble = reason
+            self._changed.notify_all()
+
     def _restart(self) -> None:
+        if self.restart_fails:
+            raise RuntimeError("a mistake")
         self.restarts += 1
 
     def _notify(self) -> None:

@@ -17,9 +17,11 @@ def test_of_trust_messages_and_assignments_the_newest_is_kept():
     assert (again.trust, again.assignment, again.commands) == (None, None, ())
 
 
-def test_an_assignment_that_was_taken_back_is_none():
+def test_that_an_assignment_was_taken_back_arrives_too():
     inbox = Inbox()
+    inbox.assignment("a", b"1")
     inbox.assignment("a", b"")
+    assert inbox.take().assignment == b""
     assert inbox.take().assignment is None
 
 

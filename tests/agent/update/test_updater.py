@@ -1,9 +1,11 @@
 """The shell of updates: real store, trust, keys and bundles; see tests/fakes/updating.py."""
 
 import base64
+import contextlib
 import json
 import shutil
 import threading
+from dataclasses import replace
 
 import pytest
 
@@ -12,7 +14,8 @@ from agent.bundle.manifest import bundle_id
 from agent.bundle.seal import INDEX, MANIFEST, PAYLOAD
 from agent.errors import GateError
 from agent.update import requests
-from agent.update.ports import Finding
+from agent.update.database import FILE
+from agent.update.ports import Finding, UpdateCancelled
 from agent.update.record import State
 from agent.update.staging import FOLDER
 from engines.errors import BuildError
@@ -49,6 +52,13 @@ def committed(site, number: int, **facts: object):
     site.assign(packed)
     assert site.wait_outcome(count).outcome == "COMMITTED"
     return packed
+
+
+def looked(site) -> None:
+    """Until the updater has looked at what has arrived."""
+    count = len(site.replies) + 1
+    site.inbox.command("", site.controller.command("resume"))
+    assert site.wait_reply(count)["done"]
 
 
 # --- the whole way --------------------------------------------------------------------------------
@@ -186,6 +196,49 @@ def test_an_assignment_of_a_director_whom_newer_metadata_names_is_looked_at_agai
     site.assign(packed)
     site.wait_refused("assignment")
     site.inbox.trust("", message)
+    assert site.wait_outcome(1).outcome == "COMMITTED"
+
+
+def test_an_assignment_waits_for_its_time_whatever_comes_meanwhile(site):
+    packed = site.controller.release(1)
+    site.trust()
+    older = site.controller.assign(packed, site.keys.kem_public)
+    site.assign(packed, not_before=int(NOW + 5))
+    looked(site)
+    site.assign(packed, signers=[key("mallory")])
+    site.wait_refused("assignment")
+    site.inbox.assignment("", older)
+    looked(site)
+    site.clock += 5
+    site.inbox.poke()
+    assert site.wait_outcome(1).counter == 2
+
+
+def test_an_assignment_that_was_taken_back_is_not_begun(site):
+    packed = site.controller.release(1)
+    site.trust()
+    site.assign(packed, not_before=int(NOW + 5))
+    looked(site)
+    site.inbox.assignment("", b"")
+    looked(site)
+    site.clock += 5
+    looked(site)
+    looked(site)
+    assert site.record().state is State.IDLE
+
+
+def test_an_assignment_waits_for_metadata_that_names_its_approvers(site):
+    repository = site.controller.repository
+    repository.targets.unrecognized_fields["x-vigia-policy"] = {"approvals": 1}
+    packed = site.controller.release(1)
+    approval = site.controller.approve(packed, 0)
+    before = repository.keys["operators"]
+    repository.set_operators([key("somebody")])
+    site.trust()
+    site.assign(packed, approvals=(approval,))
+    assert "0 operators" in site.wait_refused("assignment")
+    repository.set_operators(before)
+    site.trust()
     assert site.wait_outcome(1).outcome == "COMMITTED"
 
 
@@ -580,6 +633,104 @@ def test_a_request_of_the_command_line_waits_while_a_release_is_proven(site):
     site.proofs.cancel()
     site.wait_outcome(2)
     assert site.store.quarantined(packed.digest) is None
+
+
+def test_a_pause_rests_the_network_at_once(site):
+    packed = site.controller.release(1)
+    site.trust()
+    site.fetcher.hold.clear()
+    site.assign(packed)
+    assert site.fetcher.fetching.wait(10)
+    site.inbox.command("", site.controller.command("pause"))
+    assert site.wait_reply()["done"]
+    site.fetcher.fetching.clear()
+    site.inbox.command("", site.controller.command("resume"))
+    assert site.wait_reply(2)["done"]
+    assert site.fetcher.fetching.wait(10)
+    site.fetcher.hold.set()
+    assert site.wait_outcome(1).outcome == "COMMITTED"
+
+
+# --- what stands in the way -----------------------------------------------------------------------
+
+
+def test_a_candidate_that_failed_does_not_serve_on_because_the_disk_is_full(site):
+    before = committed(site, 1)
+    site.proofs.findings["canary"] = Finding(False, "too slow")
+    go_on = site.proofs.until["canary"] = threading.Event()
+    packed = site.controller.release(2)
+    site.trust()
+    site.proofs.begun.clear()
+    site.assign(packed)
+    assert site.proofs.begun.wait(10)
+    assert site.proofs.serving == packed.digest
+    with site.unwritable():
+        go_on.set()
+        site.wait_trouble("locked")
+        assert site.proofs.serving == before.digest
+    site.inbox.poke()
+    assert site.wait_outcome(2).outcome == "ROLLED_BACK"
+    site.wait_trouble(None)
+
+
+def test_an_operator_is_told_that_nothing_can_be_written(site):
+    committed(site, 1)
+    with site.unwritable():
+        site.inbox.command("", site.controller.command("rollback"))
+        reply = site.wait_reply()
+    assert (reply["done"], "locked" in reply["reason"]) == (False, True)
+
+
+def test_a_trial_that_was_cut_off_is_counted_before_anything_is_begun_again(site):
+    packed = site.controller.release(1)
+    site.trust()
+    site.proofs.hold.add("canary")
+    site.assign(packed)
+    assert site.proofs.begun.wait(10)
+    kept = {name: (site.state / name).read_bytes() for name in (FILE, f"{FILE}-wal")}
+    site.stop()
+    site.proofs.hold.clear()
+    for name, content in kept.items():
+        (site.state / name).write_bytes(content)
+    with contextlib.ExitStack() as stack:
+        site.prepared = lambda: stack.enter_context(site.unwritable())
+        site.start()
+        site.wait_trouble("locked")
+        assert (site.record().state, site.record().canaries) == (State.CANARY, 1)
+        assert site.proofs.stages.count("canary") == 1
+    site.inbox.poke()
+    report = site.wait_outcome(1)
+    assert (report.outcome, site.record().canaries) == ("COMMITTED", 2)
+
+
+def test_a_mistake_of_ours_ends_no_updates(site):
+    site.trust()
+    site.restart_fails = True
+    site.inbox.command("", site.controller.command("restart"))
+    site.wait_refused("state")
+    assert "internal error" in str(site.teller.counters()["last_refusal"])
+    site.wait_trouble(None)
+    committed(site, 1)
+
+
+def test_what_is_no_bundle_is_left_alone_among_the_bundles(site):
+    foreign = site.state / FOLDER / "lost+found"
+    foreign.mkdir(parents=True)
+    committed(site, 1)
+    assert foreign.is_dir()
+    assert site.teller.counters()["refused"] == {}
+
+
+def test_opening_ends_when_it_is_no_longer_wanted(site):
+    packed = committed(site, 1)
+    record = replace(site.record(), state=State.SEALED, slot="other")
+    (home,) = site.memory._homes
+    cancelled = threading.Event()
+    cancelled.set()
+    with pytest.raises(UpdateCancelled):
+        site.course.step(record, cancelled)
+    assert {p.name for p in home.path.rglob("*")} >= {f"{packed.digest}.other"}
+    assert not list((home.path / f"{packed.digest}.other").iterdir())
 
 
 # --- the disk -------------------------------------------------------------------------------------
