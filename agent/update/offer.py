@@ -45,9 +45,8 @@ def check_offer(
     if assignment.device != device:
         raise SignatureError(f"the assignment is for {assignment.device}, this is {device}")
     if assignment.slot not in slots:
-        raise SignatureError(
-            f"the assignment is for the slot {assignment.slot}; there are {', '.join(sorted(slots))}"
-        )
+        there = ", ".join(sorted(slots))
+        raise SignatureError(f"the assignment is for the slot {assignment.slot}; there are {there}")
     if assignment.counter <= last_counter:
         raise RollbackError(
             f"assignment {assignment.counter} comes after {last_counter}: it was overtaken"
