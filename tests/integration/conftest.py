@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.fakes.adversary import Stand
 from tests.integration.agents import Agents
 from tests.integration.certificates import Authority, Pair
 from tests.integration.mosquitto import Mosquitto, binary
@@ -121,6 +122,14 @@ def agents(tmp_path: Path) -> Iterator[Agents]:
     agents = Agents(tmp_path)
     yield agents
     agents.kill()
+
+
+@pytest.fixture
+def stand(tmp_path: Path) -> Iterator[Stand]:
+    """A device that is going to be attacked."""
+    made = Stand(tmp_path)
+    yield made
+    made.close()
 
 
 @pytest.fixture
