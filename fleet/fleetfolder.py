@@ -14,6 +14,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from agent.errors import KeyStoreError
 from agent.wire.topics import FleetTopics
 from fleet.audit import CONTROLLER, Audit
 from fleet.auditchain import Actor
@@ -120,9 +121,21 @@ class Fleet:
         return Actor(CONTROLLER, self._audit_signer())
 
     def directors(self) -> list[Signer]:
-        """The keys that sign assignments, of those that devices know now."""
-        targets = self.repository.published().targets
-        return self.keys.online_of(delegated_keys(targets, DIRECTOR))
+        """The keys that sign assignments, of those that devices know now.
+
+        Raises:
+            FleetError: nothing is published yet.
+            KeyStoreError: none of them is here, or it cannot be opened.
+        """
+        known = delegated_keys(self.repository.published().targets, DIRECTOR)
+        signers = self.keys.online_of(known)
+        if not signers:
+            ids = ", ".join(key.keyid[:16] for key in known)
+            raise KeyStoreError(
+                f"no director key that devices know ({ids}) is in {self.layout.online_keys}; bring "
+                "it back from a backup, or make another: `vigia fleet rotate-keys DIR director`"
+            )
+        return signers
 
     def publish_metadata(self) -> bool:
         """Have online keys publish what offline keys have signed, or renew what ends soon.

@@ -307,6 +307,10 @@ class Repository:
         """The newest completed root, published or not; `FleetError` if there is none."""
         return self._current(Root).signed
 
+    def next_root(self) -> Root:
+        """The root that the next change builds on: what is pending, or the newest completed."""
+        return self._base(Root)
+
     def accepted_targets(self) -> Targets:
         """The newest completed targets, published or not; `FleetError` if there are none."""
         return self._current(Targets).signed

@@ -112,7 +112,8 @@ def replace_offline(
     with fleet.database.session() as session:
         known: dict[str, str] = read_setting(session, OFFLINE_KEYS, {})
         role = "root" if kind is Offline.ROOT else "targets"
-        present = role_keys(fleet.repository.accepted_root(), role)
+        # What waits to be signed counts: else a second change would undo the first.
+        present = role_keys(fleet.repository.next_root(), role)
         kept = tuple(key for key in present.keys if key.keyid != known.get(old))
         if len(kept) == len(present.keys):
             names = [n for n, i in known.items() if i in {key.keyid for key in present.keys}]

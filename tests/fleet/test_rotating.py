@@ -3,6 +3,7 @@ import json
 import pytest
 from cryptography import x509
 
+from agent.errors import KeyStoreError
 from fleet.errors import FleetError
 from fleet.operators import find_operator
 from fleet.releasing import sign_pending
@@ -52,6 +53,12 @@ def test_the_old_director_assigns_until_the_new_one_is_published(fleet, ann):
     assert new != old
 
 
+def test_without_the_directors_key_nothing_is_assigned(fleet):
+    fleet.layout.online_keys.joinpath("director.key").unlink()
+    with pytest.raises(KeyStoreError, match=r"director.*bring it back"):
+        fleet.directors()
+
+
 def test_one_release_key_alone_does_not_change_the_director(fleet, ann):
     rotate_director(fleet, ann)
     with pytest.raises(FleetError, match="needs 1 more of the release keys"):
@@ -91,6 +98,31 @@ def test_a_root_key_is_replaced_by_one_made_elsewhere(fleet, ann, tmp_path):
     settle(fleet, "root-1", "root-3")
     assert public.keyid in fleet.repository.published().root.roles["root"].keyids
     assert fleet.repository.published().root.roles["root"].threshold == 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "first", "second", "signers"),
+    [
+        (Offline.ROOT, "root-1", "root-2", ("root-2", "root-3", "root-4")),
+        (
+            Offline.RELEASE,
+            "release-1",
+            "release-2",
+            ("root-1", "root-2", "release-3", "release-4"),
+        ),
+    ],
+)
+def test_a_second_replacement_does_not_bring_the_first_key_back(
+    fleet, ann, kind, first, second, signers
+):
+    gone = {fleet.keys.offline.public_key(name).keyid for name in (first, second)}
+    replace_offline(fleet, ann, kind, first)
+    with pytest.raises(FleetError, match=f"'{first}' is no {kind.value} key in force"):
+        replace_offline(fleet, ann, kind, first)
+    replace_offline(fleet, ann, kind, second)
+    settle(fleet, *signers)
+    root = fleet.repository.published().root
+    assert not gone & set(root.keys)
 
 
 @pytest.mark.parametrize("name", ["release-9", "root-1", "director"])
