@@ -501,6 +501,66 @@ def test_subscriptions_deliver_and_survive_a_broken_connection(mosquitto, prefix
             reader.close(1)
 
 
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+def test_what_was_left_does_not_come_any_more(mosquitto, prefix, protocol):
+    got = []
+    topics = [f"{prefix}/{name}" for name in "abc"]
+    settings = config(mosquitto.port, prefix, protocol=protocol)
+    with client(config(mosquitto.port, prefix)) as sender, client(settings, device="r") as reader:
+        reader.subscribe_all(topics, lambda topic, _payload: got.append(topic[-1]), qos=1)
+        until(lambda: all(sender.publish(t, b"1", qos=1) for t in topics) and set(got) == {*"abc"})
+        reader.unsubscribe(topics[:2])
+        reader.unsubscribe(topics[2:])
+        assert sender.flush(10)
+        got.clear()
+        for topic in topics:
+            assert sender.publish(topic, b"2", qos=1)
+        reader.subscribe(f"{prefix}/last", lambda topic, _payload: got.append("last"), qos=1)
+        until(lambda: sender.publish(f"{prefix}/last", b"3", qos=1) and got)
+    assert set(got) == {"last"}
+
+
+def test_the_broker_is_told_what_was_left(mosquitto, prefix):
+    with Relay(mosquitto.port) as relay, client(config(relay.port, prefix)) as reader:
+        reader.subscribe(f"{prefix}/a", lambda *_: None)
+        until(lambda: f"{prefix}/a".encode() in relay.sent)
+        del relay.sent[:]
+        reader.unsubscribe([f"{prefix}/a"])
+        # UNSUBSCRIBE: MQTT 5.0, 3.10.1.
+        until(lambda: relay.sent[:1] == b"\xa2" and f"{prefix}/a".encode() in relay.sent)
+
+
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+def test_a_message_that_is_too_large_is_never_taken(mosquitto, prefix, protocol):
+    """A broker that is told so keeps it back; from another one the connection ends."""
+    got = []
+    reader = Link(
+        config(mosquitto.port, prefix, protocol=protocol),
+        f"reader-{prefix[-8:]}",
+        backoff=at_once(),
+        max_incoming_bytes=5000,
+    )
+    reader.subscribe(f"{prefix}/+", lambda topic, payload: got.append((topic[-1], len(payload))), 1)
+    with client(config(mosquitto.port, prefix)) as sender:
+        assert sender.publish(f"{prefix}/s", bytes(4000), qos=1, retain=True)
+        assert sender.flush(10)
+        reader.start()
+        try:
+            until(lambda: got == [("s", 4000)])
+            assert sender.publish(f"{prefix}/l", bytes(100_000), qos=1)
+            if protocol == "3.1.1":
+                until(lambda: "sends a packet of 100" in reader.reason or len(got) > 1)
+            else:
+                assert sender.publish(f"{prefix}/t", b"", qos=1)
+                until(lambda: ("t", 0) in got)
+        finally:
+            reader.close(1)
+            assert sender.publish(f"{prefix}/s", b"", qos=1, retain=True)
+            assert sender.flush(10)
+    assert not [topic for topic, _ in got if topic == "l"]
+    assert (reader.counters()["failures"] > 0) == (protocol == "3.1.1")
+
+
 # --- why a broker cannot be used ---------------------------------------------------------------
 
 
