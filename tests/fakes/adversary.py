@@ -14,15 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+from cryptography.hazmat.primitives.hashes import SHA512
 
 from agent.bundle.documents import Grant
 from agent.bundle.grant import grant_info, seal_grant
-from agent.bundle.manifest import bundle_id, parse_manifest
+from agent.bundle.manifest import Manifest, bundle_id, parse_manifest
 from agent.bundle.seal import Packed
 from agent.update.staging import FOLDER
 from tests.fakes.tufrepository import TufRepository, key, target
 from tests.fakes.updating import DEVICE, SLOT, Controller, Site
 from tests.vectors.bundles import forge_manifest, tiny_model
+from tests.vectors.chunkedencryption import encrypt
 
 FAMILY = "conveyor"
 SERVING = 3
@@ -182,6 +184,12 @@ class Stand:
         assert site.proofs.serving == installed.digest == self.now.digest
         assert site.store.floor(FAMILY) == SERVING
         assert {self.now.digest} <= {p.name for p in (site.state / FOLDER).iterdir()}
+
+
+def forge_payload(manifest: Manifest, data_key: bytes, plaintext: bytes) -> bytes:
+    """A valid ciphertext of another plaintext under a bundle's own key, salt and commitment."""
+    sealed = manifest.encryption
+    return encrypt(plaintext, data_key, sealed.context.encode(), sealed.salt_bytes, SHA512())
 
 
 def runs(model: bytes) -> list[bytes]:
