@@ -310,9 +310,15 @@ class Agent:
                 self._pipeline.abandon()
             if self._pipeline.wait(LAST_INFERENCE_S):
                 self._pipeline.close()
-            self._builder.close(BUILDER_STOP_S)
+        finally:
+            # Also where a thread of the pipeline has crashed: no plaintext stays behind.
+            self._close_helpers()
+
+    def _close_helpers(self) -> None:
+        try:
             if self._updates is not None:
                 self._updates.close(UPDATES_STOP_S)
+            self._builder.close(BUILDER_STOP_S)
         finally:
             self._publisher.close(FLUSH_TIMEOUT_S)
             self._telemetry()

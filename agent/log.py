@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from agent.config import LogConfig
 
 
+CHATTY = ("tuf", "securesystemslib")
+"""Libraries that say at the level of our own lines what each message from outside lacks."""
+
+
 def set_up(config: LogConfig) -> None:
     """Send everything that is logged to standard error.
 
@@ -49,6 +53,11 @@ def set_up(config: LogConfig) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(config.level.upper())
+    for name in CHATTY:
+        # Whoever publishes wrong messages must not fill the log.
+        logging.getLogger(name).setLevel(
+            logging.NOTSET if config.level == "debug" else logging.WARNING
+        )
 
 
 def hide_passwords(

@@ -104,16 +104,22 @@ class Updates:
     """
 
     def __init__(self, around: Surroundings) -> None:
-        self._reason: str | None = None
+        self._refused: str | None = None
         self._trouble: str | None = None
+        self._unopened: dict[str, str] = {}
+        self._active: dict[str, Candidate] = {}
+        self._told: str | None = None
         self._around = around
         self._memory: MemoryFolder | None = None
         self._receiver: Receiver | None = None
 
     @property
     def reason(self) -> str | None:
-        """Why updates are refused or stand still, or None."""
-        return self._reason or self._trouble
+        """Why updates are refused or stand still, or what serves is not what was committed."""
+        # What was brought anew since is whole.
+        unopened = [why for slot, why in self._unopened.items() if slot not in self._active]
+        reasons = [self._refused, *unopened, self._trouble]
+        return "; ".join(reason for reason in reasons if reason) or None
 
     def restore(self) -> None:
         """Have what was committed be each slot's model, before models are loaded.
@@ -122,8 +128,8 @@ class Updates:
         """
         around = self._around
         try:
-            keys = open_keys(around.settings.keys, around.state)
             no_core_dumps()
+            keys = open_keys(around.settings.keys, around.state)
             self._memory = MemoryFolder(max_bytes=around.settings.max_bundle_mb * BYTES_PER_MB)
             opener = Opener(around.device, keys, self._memory, around.state / FOLDER)
             proofs = PipelineProofs(around.pipeline, around.slots, around.builder, self._memory)
@@ -131,12 +137,13 @@ class Updates:
             self._refuse(error)
             return
         store = self._open_store()
-        active = self._install(self._installed(store), opener, proofs)
+        self._install(self._installed(store), opener, proofs)
+        self._told = self.reason
         if store is None:
             return
         try:
             self._receiver = Receiver(
-                around, store, keys, opener, proofs, active, self._stand_still
+                around, store, keys, opener, proofs, self._active, self._note_turn
             )
         except (BundleError, StoreError) as error:
             self._refuse(error)
@@ -154,23 +161,25 @@ class Updates:
 
     def close(self, timeout_s: float) -> None:
         """End, and remove what lies in memory."""
-        if self._receiver is not None:
-            self._receiver.close(timeout_s)
-        if self._memory is not None:
-            self._memory.close()
+        try:
+            if self._receiver is not None:
+                self._receiver.close(timeout_s)
+        finally:
+            if self._memory is not None:
+                self._memory.close()
 
     def counters(self) -> dict[str, object] | None:
         """Plain values for telemetry; None while updates are refused."""
         return None if self._receiver is None else self._receiver.counters()
 
     def _refuse(self, error: Exception) -> None:
-        self._reason = f"updates are refused: {error}"
-        log.error("%s", self._reason)
+        self._refused = f"updates are refused: {error}"
+        log.error("%s", self._refused)
 
-    def _stand_still(self, error: str | None) -> None:
-        trouble = None if error is None else f"updates stand still: {error}"
-        if trouble != self._trouble:
-            self._trouble = trouble
+    def _note_turn(self, error: str | None) -> None:
+        self._trouble = None if error is None else f"updates stand still: {error}"
+        if self.reason != self._told:
+            self._told = self.reason
             self._around.changed()
 
     def _open_store(self) -> Store | None:
@@ -192,9 +201,8 @@ class Updates:
 
     def _install(
         self, installed: Iterable[Installed], opener: Opener, proofs: PipelineProofs
-    ) -> dict[str, Candidate]:
+    ) -> None:
         """Open what is active; a slot whose bundle cannot be opened runs its configured model."""
-        active: dict[str, Candidate] = {}
         for item in installed:
             if item.slot not in self._around.slots:
                 continue
@@ -202,11 +210,11 @@ class Updates:
                 candidate = opener.installed(item)
                 proofs.install(candidate)
             except (AgentError, EngineError) as error:
-                self._reason = f"slot {item.slot}: {item.version} cannot be opened: {error}"
-                log.error("%s; the configured model serves", self._reason)  # noqa: TRY400 - told
+                why = f"slot {item.slot}: {item.version} cannot be opened: {error}"
+                log.error("%s; the configured model serves", why)  # noqa: TRY400 - told
+                self._unopened[item.slot] = why
             else:
-                active[item.slot] = candidate
-        return active
+                self._active[item.slot] = candidate
 
 
 class Receiver:
@@ -311,9 +319,9 @@ class Receiver:
 
     def close(self, timeout_s: float) -> None:
         """End; the store stays open if something still writes to it."""
+        self._fetcher.close()
         if self._updater.close(timeout_s):
             self._store.close()
-        self._fetcher.close()
 
     def counters(self) -> dict[str, object]:
         """Plain values for telemetry."""

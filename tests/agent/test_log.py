@@ -29,6 +29,13 @@ def test_machines_get_one_json_object_a_line(capsys):
     assert entry["timestamp"].endswith("Z")
 
 
+@pytest.mark.parametrize(("level", "shown"), [("info", False), ("debug", True)])
+def test_libraries_that_tell_of_every_wrong_message_are_heard_when_asked(level, shown, capsys):
+    log.set_up(LogConfig(level=level))
+    logging.getLogger("tuf.api._payload").info("Key 12 failed to verify root")
+    assert ("failed to verify" in capsys.readouterr().err) is shown
+
+
 def test_people_get_a_line_without_colours_in_a_pipe(capsys):
     log.set_up(LogConfig(format="console", level="debug"))
     logging.getLogger("agent.x").debug("hello")
