@@ -7,7 +7,9 @@ import signal
 
 import pytest
 
-from tests.integration.agents import STOP_S, detections, has, validate
+from agent.bundle.seal import PAYLOAD
+from agent.update.staging import FOLDER
+from tests.integration.agents import STOP_S, detections, has, states, validate
 from tests.integration.updates import QUICK, Fleet
 from tests.vectors import conveyors
 
@@ -69,3 +71,33 @@ def test_a_pushed_model_takes_over_without_a_gap_and_stays(fleet, configured, su
     assert served(messages[seen:]) == [digest(model)]
     again.send_signal(signal.SIGTERM)
     assert again.wait(STOP_S) == 0
+
+
+def test_a_committed_model_that_the_disk_has_damaged_is_told_and_brought_again(
+    fleet, configured, subscriber, agents
+):
+    model = conveyors.retrained()
+    packed = fleet.controller.release(
+        1, files={"model.onnx": model, **conveyors.golden(12)}, **QUICK
+    )
+    process = agents.start(fleet.config(configured))
+    fleet.push(packed)
+    subscriber.wait_for(fleet.reports, LONG_S)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(STOP_S) == 0
+    payload = fleet.state / FOLDER / packed.digest / PAYLOAD
+    with payload.open("r+b") as file:
+        file.seek(100)
+        file.write(b"flipped")
+    seen = len(subscriber.messages)
+    agents.start(fleet.config(configured))
+    messages = subscriber.wait_for(lambda m: has("belt", 3)(m[seen:]), LONG_S)
+    assert served(messages[seen:]) == [digest(conveyors.original())]
+    messages = subscriber.wait_for(lambda m: "degraded" in states(m[seen:]), LONG_S)
+    seen = len(messages)
+    fleet.assign(packed)
+    messages = subscriber.wait_for(lambda m: states(m[seen:])[-1:] == ["online"], LONG_S)
+    assert [r.outcome for r in fleet.reports(messages)] == ["COMMITTED", "COMMITTED"]
+    count = len(detections(messages, "belt"))
+    messages = subscriber.wait_for(has("belt", count + 3), LONG_S)
+    assert served(messages[seen:])[-1] == digest(model)
