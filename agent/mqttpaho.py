@@ -20,7 +20,6 @@ MAX_INCOMING_BYTES = 4 * 2**20
 than half of it."""
 
 CONTENT_TYPE = "application/json"
-BINARY_TYPE = "application/octet-stream"
 
 
 class ErrorTap(logging.Handler):
