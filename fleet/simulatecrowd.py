@@ -28,7 +28,7 @@ from fleet.simulateline import Line
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from fleet.simulatedevice import Orders
 
@@ -123,13 +123,19 @@ class Member:
         self.device.reported = True
 
 
-async def run(members: list[Member], timeout_s: float, stop: asyncio.Event) -> None:
+async def run(
+    members: list[Member],
+    timeout_s: float,
+    stop: asyncio.Event,
+    tell: Callable[[dict[str, Any]], None],
+) -> None:
     """Have all of them take part until `stop`, and then take back what they retained.
 
     Args:
         members: not connected yet.
         timeout_s: after which they end by themselves.
         stop: set from outside.
+        tell: takes how it goes, again and again, and in the end how it ended.
     """
 
     async def ticking() -> None:
@@ -180,7 +186,7 @@ def result(members: list[Member]) -> dict[str, Any]:
     }
 
 
-def tell(what: dict[str, Any]) -> None:
+def say(what: dict[str, Any]) -> None:
     """One line to whoever started this process."""
     sys.stdout.write(json.dumps(what) + "\n")
     sys.stdout.flush()
@@ -256,7 +262,7 @@ async def main(specification: dict[str, Any]) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     members = [make_member(device, specification) for device in devices]
-    await run(members, specification["timeout_s"], stop)
+    await run(members, specification["timeout_s"], stop, say)
 
 
 if __name__ == "__main__":

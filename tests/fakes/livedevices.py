@@ -73,4 +73,4 @@ class LiveDevices:
         self._stop = asyncio.Event()
         self.members = [member(*device) for device in self._devices]
         self._ready.set()
-        await run(self.members, RUN_S, self._stop)
+        await run(self.members, RUN_S, self._stop, lambda _how: None)
