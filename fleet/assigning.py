@@ -6,13 +6,16 @@ import base64
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from sqlalchemy import select
+
 from agent.bundle.documents import ASSIGNMENT, Assignment, Kem
 from agent.bundle.dsse import sign
 from agent.bundle.grant import grant_info, seal_grant
+from fleet.campaign import Status
 from fleet.campaigns import expected
 from fleet.database import next_counter
 from fleet.tables import Assignment as Row
-from fleet.tables import Device
+from fleet.tables import Campaign, Device
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -67,7 +70,9 @@ class Assigner:
     approvals: tuple[str, ...] = ()
 
     def assign(self, devices: Sequence[str], stage: int) -> list[Assigned]:
-        """Assign the bundle to devices; those that were revoked meanwhile get nothing.
+        """Assign the bundle to devices, each once, whatever other commands drive the campaign.
+
+        Those that were revoked meanwhile get nothing; nobody does once the campaign has ended.
 
         Args:
             devices: at most `CHUNK_DEVICES`.
@@ -77,8 +82,23 @@ class Assigner:
             StoreError: the database refuses; none is assigned then.
         """
         with self.database.session() as session:
+            campaign = session.get_one(Campaign, self.offer.campaign, with_for_update=True)
+            if campaign.state != Status.RUNNING.value:
+                return []
             found = [session.get_one(Device, name) for name in devices]
-            return [self._one(session, d, stage) for d in found if d.revoked_at is None]
+            return [
+                self._made(session, device) or self._one(session, device, stage)
+                for device in found
+                if device.revoked_at is None
+            ]
+
+    def _made(self, session: Session, device: Device) -> Assigned | None:
+        """What another command has assigned to the device in this campaign."""
+        made = select(Row).where(Row.device == device.id, Row.campaign == self.offer.campaign)
+        row = session.scalar(made)
+        if row is None:
+            return None
+        return Assigned(row.envelope, expected(self.offer, device.id, row.counter, device.sign_key))
 
     def _one(self, session: Session, device: Device, stage: int) -> Assigned:
         now = int(self.now())

@@ -233,6 +233,27 @@ class Campaigns:
         """As `closed`, for devices that nothing more is expected of."""
         return self.closed(name, devices, Outcome.LEFT)
 
+    def taken_back(self, name: str) -> list[str]:
+        """Devices whose last assignment is of this campaign and was taken back from them."""
+        with self._database.reading() as session:
+            rows = session.scalars(
+                select(Assignment.device)
+                .join(Device, Device.id == Assignment.device)
+                .where(
+                    Assignment.campaign == name,
+                    Assignment.counter == Device.counter,
+                    Assignment.outcome == Outcome.LEFT.value,
+                )
+                .order_by(Assignment.device)
+            )
+            return list(rows)
+
+    def status(self, name: str) -> tuple[Status, str]:
+        """How a campaign stands now, by whatever command, and why."""
+        with self._database.reading() as session:
+            row = session.get_one(Row, name)
+            return Status(row.state), row.reason
+
     def running(self) -> list[str]:
         """Names of the campaigns that go on."""
         with self._database.reading() as session:
@@ -244,10 +265,16 @@ class Campaigns:
         name: str,
         campaign: Campaign,
         record: Callable[[Session], object] = lambda _session: None,
-    ) -> None:
-        """Keep how a campaign stands; `record` is called last in the transaction."""
+    ) -> bool:
+        """Keep how a campaign stands; `record` is called last in the transaction.
+
+        Returns:
+            False if another command has ended it meanwhile: that stays as it is.
+        """
         with self._database.session() as session:
-            row = session.get_one(Row, name)
+            row = session.get_one(Row, name, with_for_update=True)
+            if row.state != Status.RUNNING.value:
+                return False
             row.state, row.reason, row.stage = (
                 campaign.status.value,
                 campaign.reason,
@@ -256,6 +283,7 @@ class Campaigns:
             if campaign.status is not Status.RUNNING and row.ended_at is None:
                 row.ended_at = int(self._now())
             record(session)
+            return True
 
 
 def expected(offer: Offer, device: str, counter: int, sign_key: str) -> Expected:

@@ -178,7 +178,13 @@ def open_rollout(fleet: Fleet, outlet: Outlet, name: str) -> Rollout:
             "campaign.end",
             {"campaign": name, "status": campaign.status.value, "reason": campaign.reason},
         ),
+        renew=lambda: (
+            (fleet.topics.trust, fleet.repository.message()) if fleet.publish_metadata() else None
+        ),
     )
+    if campaign.status is Status.RUNNING:
+        # It may be long since it was published, and who published it may have been broken off.
+        publish_metadata(fleet, outlet)
     outlet.hear(router.filters, rollout.inbox)
     rollout.begin()
     return rollout

@@ -134,26 +134,29 @@ def stop_campaign(fleet: Fleet, actor: Actor, name: str, reason: str) -> list[st
     """Stop a campaign by hand.
 
     Returns:
-        Devices whose assignments nothing is known of, to be taken back from the broker.
+        Devices whose assignments nothing is known of, to be taken back from the broker. If it was
+        stopped before, the same once more: the broker may have been away.
 
     Raises:
-        FleetError: it does not go on.
+        FleetError: it has succeeded, or there is none of this name.
     """
     campaigns = Campaigns(fleet.database, fleet.now)
-    campaign, offer = campaigns.load(name)
-    if campaign.status is not Status.RUNNING:
-        raise FleetError(f"campaign {name!r} has ended: {campaign.status.value}")
-    campaign.stop(reason)
-    left = campaign.step(fleet.now()).left
-    waiting = campaigns.left(offer.campaign, left)
-    campaigns.save(
-        name,
-        campaign,
-        lambda session: fleet.audit.record(
-            session, actor, "campaign.stop", {"campaign": name, "reason": reason}
-        ),
-    )
-    return waiting
+    campaign, _offer = campaigns.load(name)
+    if campaign.status is Status.RUNNING:
+        campaign.stop(reason)
+        # First that it has ended: then no other command assigns anything any more.
+        campaigns.save(
+            name,
+            campaign,
+            lambda session: fleet.audit.record(
+                session, actor, "campaign.stop", {"campaign": name, "reason": reason}
+            ),
+        )
+    status, _reason = campaigns.status(name)
+    if status is Status.SUCCEEDED:
+        raise FleetError(f"campaign {name!r} has ended: {status.value}")
+    campaigns.left(name, campaign.step(fleet.now()).left)
+    return campaigns.taken_back(name)
 
 
 def approve(fleet: Fleet, actor: Actor, row: Bundle, campaign: str) -> bytes:

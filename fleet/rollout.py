@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 LOOK_S = 0.5
 """How often it is drawn, and seen whether a time is over."""
 
+RENEW_LOOK_S = 3600.0
+"""How often it is seen whether the trust metadata ends soon; it is renewed days before."""
+
 ANSWER_PIECES = 64
 """Pieces sent again between two looks at what has come."""
 
@@ -92,6 +95,8 @@ class Rollout:
         wall: seconds since the epoch.
         monotonic: seconds that never jump.
         ended: called in the transaction that ends the campaign, to audit it.
+        renew: has the trust metadata renewed where it ends soon, and gives the new message, if
+            there is one.
     """
 
     def __init__(
@@ -108,6 +113,7 @@ class Rollout:
         wall: Callable[[], float],
         monotonic: Callable[[], float],
         ended: Callable[[Session], object] = lambda _session: None,
+        renew: Callable[[], tuple[str, bytes] | None] = lambda: None,
     ) -> None:
         self.campaign = campaign
         self.offer = offer
@@ -120,6 +126,8 @@ class Rollout:
         self._wall = wall
         self._monotonic = monotonic
         self._ended = ended
+        self._renew = renew
+        self._renewed_at = monotonic()
 
     def begin(self) -> None:
         """Expect the reports that are still open, and tell their devices once more.
@@ -134,6 +142,9 @@ class Rollout:
         if self.campaign.status is Status.RUNNING:
             for device, envelope in self._campaigns.envelopes(self.offer.campaign):
                 self._sender.send(Topics(self._prefix, device).assignment, envelope)
+        if self.campaign.status is Status.STOPPED:
+            for device in self._campaigns.taken_back(self.offer.campaign):
+                self._sender.send(Topics(self._prefix, device).assignment, b"")
 
     def advance(self, wait_s: float = LOOK_S) -> bool:
         """Hear what comes for up to `wait_s`, and do what follows from it.
@@ -162,6 +173,8 @@ class Rollout:
         Raises:
             BrokerError, StoreError: it cannot be done.
         """
+        self._see_whether_stopped()
+        self._keep_trust_alive()
         before = (self.campaign.status, self.campaign.opened)
         step = self.campaign.step(self._wall())
         if step.timed_out:
@@ -175,6 +188,22 @@ class Rollout:
             ends = before[0] is Status.RUNNING is not self.campaign.status
             record = self._ended if ends else lambda _session: None
             self._campaigns.save(self.offer.campaign, self.campaign, record)
+
+    def _see_whether_stopped(self) -> None:
+        """Another command may have stopped it."""
+        status, reason = self._campaigns.status(self.offer.campaign)
+        if status is Status.STOPPED:
+            self.campaign.stop(reason)
+
+    def _keep_trust_alive(self) -> None:
+        """A roll-out may be long, and devices begin nothing with metadata that has ended."""
+        if self.campaign.status is not Status.RUNNING:
+            return
+        if self._monotonic() - self._renewed_at >= RENEW_LOOK_S:
+            self._renewed_at = self._monotonic()
+            message = self._renew()
+            if message is not None:
+                self._sender.send(*message)
 
     def _assign(self, devices: tuple[str, ...]) -> None:
         by_stage: dict[int, list[str]] = {}

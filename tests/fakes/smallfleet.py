@@ -139,7 +139,7 @@ class SmallFleet:
     def create(self, *stages, **rules) -> None:
         self.campaigns.create(self.offer, Plan(stages or (tuple(self.keys),), **rules), "ann")
 
-    def rollout(self, *, signers=None) -> Rollout:
+    def rollout(self, *, signers=None, renew=lambda: None) -> Rollout:
         """A command that drives the campaign, as if it were started now."""
         campaign, offer = self.campaigns.load("c")
         inbox = Inbox(PREFIX)
@@ -169,6 +169,7 @@ class SmallFleet:
             prefix=PREFIX,
             wall=self.now,
             monotonic=self.now,
+            renew=renew,
         )
         rollout.begin()
         return rollout

@@ -7,6 +7,7 @@ from agent.bundle.softkeys import SoftKeys
 from agent.wire.topics import Topics
 from fleet.campaign import Outcome, Plan, Status
 from fleet.errors import FleetError
+from fleet.rollout import RENEW_LOOK_S
 from fleet.tables import Assignment as AssignmentRow
 from fleet.tables import Campaign, Device, StoredReport
 from tests.fakes.smallfleet import PREFIX, SmallFleet
@@ -269,6 +270,75 @@ class TestBrokenOff:
             fleet.database, [fleet.house.director], offer, fleet.data_key, 60.0, fleet.now
         ).assign(["d0"], 1)
         assert made[0].expected.counter > first
+
+
+class TestOtherCommands:
+    def test_two_that_drive_it_assign_each_device_once(self, fleet):
+        fleet.create()
+        first = fleet.rollout()
+        second = fleet.rollout()
+        first.advance(0)
+        envelopes = dict(fleet.air.retained)
+        second.advance(0)
+        assert fleet.air.retained == envelopes
+        assert assignment(fleet, "d0").counter == 1
+        for name in fleet.keys:
+            fleet.device(name).run()
+        assert not second.advance(0)
+        assert second.campaign.status is Status.SUCCEEDED
+
+    def test_one_that_stops_it_stops_it_for_all(self, fleet):
+        fleet.create(("d0",), ("d1", "d2"))
+        rollout = fleet.rollout()
+        rollout.advance(0)
+        campaign, _ = fleet.campaigns.load("c")
+        campaign.stop("bad pictures")
+        assert fleet.campaigns.save("c", campaign)
+        fleet.device("d0").run()
+        assert not rollout.advance(0)
+        assert (rollout.campaign.status, rollout.campaign.reason) == (
+            Status.STOPPED,
+            "bad pictures",
+        )
+        assert Topics(PREFIX, "d1").assignment not in fleet.air.retained
+        assert fleet.campaigns.status("c") == (Status.STOPPED, "bad pictures")
+
+    def test_nobody_is_assigned_in_a_campaign_that_was_stopped_a_moment_ago(self, fleet):
+        fleet.create()
+        rollout = fleet.rollout()
+        campaign, _ = fleet.campaigns.load("c")
+        campaign.stop("bad pictures")
+        fleet.campaigns.save("c", campaign)
+        assert rollout._assigner.assign(["d0"], 1) == []
+
+    def test_the_first_end_of_a_campaign_is_the_one_that_is_kept(self, fleet):
+        fleet.create()
+        ends = []
+        campaign, _ = fleet.campaigns.load("c")
+        for reason in ("first", "second"):
+            campaign, _ = fleet.campaigns.load("c")
+            campaign.status, campaign.reason = Status.STOPPED, reason
+            fleet.campaigns.save("c", campaign, lambda _session, why=reason: ends.append(why))
+        assert ends == ["first"]
+        assert fleet.campaigns.status("c") == (Status.STOPPED, "first")
+
+
+class TestLongCampaigns:
+    def test_the_metadata_is_renewed_once_an_hour_and_told(self, fleet):
+        fleet.create(deadline_s=1e6)
+        asked = []
+
+        def renew():
+            asked.append(fleet.now())
+            return ("trust", b"%d" % len(asked)) if len(asked) != 2 else None
+
+        rollout = fleet.rollout(renew=renew)
+        rollout.advance(0)
+        for _ in range(9):
+            fleet.house.now += RENEW_LOOK_S / 3
+            rollout.advance(0)
+        assert len(asked) == 3
+        assert fleet.air.retained["trust"] == b"3"
 
 
 class TestFloods:

@@ -4,6 +4,7 @@ import itertools
 import json
 import shutil
 import threading
+import time
 
 import pytest
 from sqlalchemy import select
@@ -17,9 +18,12 @@ from agent.wire.schema import COMMAND_REPLY
 from agent.wire.topics import FleetTopics, Topics
 from fleet.bundlefiles import BundleFiles
 from fleet.commands.app import app
+from fleet.controlling import open_rollout
 from fleet.errors import FleetError
 from fleet.layout import Layout
 from fleet.link import Inbox, Outlet
+from fleet.ordering import stop_campaign
+from fleet.roles import Permission
 from fleet.tables import Bundle, Campaign, StoredReport
 from tests.fakes.fleetbroker import fleet_broker
 from tests.fakes.fleetfolder import PASSPHRASE, PREFIX, copy_fleet, enroll_new, open_fleet
@@ -161,9 +165,54 @@ class TestSingleSteps:
         assert set(topics) <= set(retained(folder))
         assert told("stop", folder, "june")["taken_back"] == ["line-1", "line-2"]
         assert not set(topics) & set(retained(folder))
-        with pytest.raises(FleetError, match="has ended"):
-            vigia("stop", folder, "june")
         assert actions(folder)[-1] == "campaign.stop"
+        assert told("stop", folder, "june")["taken_back"] == ["line-1", "line-2"]
+        assert actions(folder).count("campaign.stop") == 1
+
+    @pytest.mark.parametrize("command", ["stop", "watch"])
+    def test_what_a_stop_could_not_take_back_is_taken_back_later(self, folder, tmp_path, command):
+        enrolled(folder, tmp_path, "line-1")
+        vigia("publish", folder, "line", "1.0")
+        vigia("assign", folder, "line", "1.0", "--group", "hall", "--campaign", "june")
+        with open_fleet(folder) as fleet:
+            # As if the broker were away.
+            stop_campaign(fleet, fleet.act(Permission.ASSIGN), "june", "bad pictures")
+        topic = Topics(PREFIX, "line-1").assignment
+        assert topic in retained(folder)
+        vigia(command, folder, "june", code=0 if command == "stop" else 1)
+        assert topic not in retained(folder)
+
+    def test_a_later_campaigns_assignment_is_not_taken_back(self, folder, tmp_path):
+        enrolled(folder, tmp_path, "line-1")
+        vigia("publish", folder, "line", "1.0")
+        for name in ("june", "july"):
+            vigia("assign", folder, "line", "1.0", "--group", "hall", "--campaign", name)
+            if name == "june":
+                vigia("stop", folder, "june")
+        assert told("stop", folder, "june")["taken_back"] == []
+        assert Topics(PREFIX, "line-1").assignment in retained(folder)
+
+    def test_what_has_succeeded_cannot_be_stopped(self, folder, tmp_path):
+        devices = enrolled(folder, tmp_path, "line-1")
+        with LiveDevices([(*device, "COMMITTED") for device in devices]):
+            vigia(
+                *("push", folder, "--family", "line", "--version", "1.0"),
+                *("--device", "line-1", "--campaign", "june"),
+            )
+        with pytest.raises(FleetError, match="has ended: SUCCEEDED"):
+            vigia("stop", folder, "june")
+
+    def test_whoever_watches_keeps_the_metadata_alive(self, folder, tmp_path):
+        enrolled(folder, tmp_path, "line-1")
+        vigia("publish", folder, "line", "1.0")
+        vigia("assign", folder, "line", "1.0", "--group", "hall", "--campaign", "june")
+        before = retained(folder)[FleetTopics(PREFIX).trust]
+        with open_fleet(folder, lambda: time.time() + 5 * 86_400) as fleet:
+            ends = fleet.repository.expiries()["timestamp"]
+            with Outlet(fleet.mqtt) as outlet:
+                open_rollout(fleet, outlet, "june")
+            assert fleet.repository.expiries()["timestamp"] >= ends + 4 * 86_400
+        assert retained(folder)[FleetTopics(PREFIX).trust] != before
 
     def test_publish_goes_on_and_withdraw_takes_everything_back(self, folder):
         assert "2 blocks were sent" in vigia("publish", folder, "line", "1.0")
