@@ -172,7 +172,8 @@ class Agent:
 
     def _prepare(self, settings: UpdatesConfig) -> Updates:
         # Only agents that receive updates pay for what they need: tuf and pydantic's documents.
-        from agent.updates import Surroundings, Updates  # noqa: PLC0415
+        from agent.updatereceiver import Surroundings  # noqa: PLC0415
+        from agent.updates import Updates  # noqa: PLC0415
 
         return Updates(
             Surroundings(

@@ -26,12 +26,12 @@ from cryptography.x509.oid import NameOID
 from agent.bundle import trustset
 from agent.bundle.documents import MAX_ENROLMENT_BYTES, Enrolment
 from agent.bundle.filekeys import TLS_FILE, load_tls, make_tls
+from agent.bundle.firstroot import ROOT_FILE, read_root
 from agent.bundle.identity import make_identity
 from agent.bundle.keys import default_state_dir, make_keys
 from agent.bundle.strict import decode
-from agent.bundle.trustmessage import ROLE_BYTES
 from agent.errors import BundleError, KeyStoreError, ManifestError
-from engines.durable import read_bounded, sync_folder, write_new
+from engines.durable import sync_folder, write_new
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from agent.bundle.documents import Kem
     from agent.config import KeyConfig
 
-ROOT_FILE = "root.json"
 AUTHORITY_FILE = "ca.pem"
 CERTIFICATE_FILE = "tls.pem"
 
@@ -103,32 +102,6 @@ def install(
     ):
         _replace(state_dir / name, content)
     return enrolment
-
-
-def read_root(root_file: Path | None, state_dir: Path) -> bytes:
-    """The first root of trust.
-
-    Args:
-        root_file: where it lies; None: in the state folder.
-        state_dir: the state folder.
-
-    Raises:
-        BundleError: there is none, or it cannot be read; the device is not enrolled.
-    """
-    path = root_file or state_dir / ROOT_FILE
-    try:
-        data = read_bounded(path, ROLE_BYTES["root"])
-    except FileNotFoundError:
-        raise BundleError(
-            f"this device is not enrolled: the root of trust {path} is missing; see `vigia enroll`"
-        ) from None
-    except OSError as error:
-        raise BundleError(
-            f"the root of trust {path} cannot be read: {error.strerror or error}"
-        ) from error
-    if data is None:
-        raise ManifestError(f"the root of trust {path} is larger than any that is accepted")
-    return data
 
 
 def settings_text(enrolment: Enrolment, state_dir: Path) -> str:

@@ -114,6 +114,7 @@ PROJECT: dict[str, tuple[str, ...]] = {
     "agent.update.installed": ("agent.*", "engines.*"),
     "agent.enrol*": ("agent.*", "engines.*"),
     "agent.updates": ("agent.*", "engines.*"),
+    "agent.updatereceiver": ("agent.*", "engines.*"),
     # Texts for people.
     "agent.enginereport": ("agent.plans",),
     "agent.modelreport": ("engines.base", "engines.model"),

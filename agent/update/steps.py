@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from agent.errors import AgentError, BundleError, DamageError, ExpiredError
 from agent.threads import ThreadGroup
-from agent.update.machine import Failed
+from agent.update.machine import Failed, Stopped
 from agent.update.ports import UpdateCancelled
 from engines.errors import EngineError
 
@@ -81,9 +81,13 @@ class StepRunner:
             self._cancel()
 
     def break_off(self, event: Event) -> None:
-        """Have the step end soon, with this event whatever it finds; the first one counts."""
+        """Have the step end soon, with this event whatever it finds.
+
+        The first one counts; but what only rests can still be given up.
+        """
         with self._lock:
-            if self._record is None or self._instead is not None:
+            gives_up = isinstance(self._instead, Stopped) and isinstance(event, Failed)
+            if self._record is None or (self._instead is not None and not gives_up):
                 return
             self._instead = event
             self._cancelled.set()

@@ -12,24 +12,23 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from agent.errors import AgentError, BundleError, KeyStoreError, RollbackError, StoreError
+from agent.errors import BundleError, KeyStoreError, StoreError
 from agent.threads import ThreadGroup
 from agent.update.assignments import Assignments
 from agent.update.machine import Failed, Offered, Stopped
 from agent.update.moves import Moves
-from agent.update.orders import encode_reply, read_command
 from agent.update.ports import UpdateCancelled
 from agent.update.quietlog import QuietLog
-from agent.update.record import State
-from agent.update.requests import done, waiting
 from agent.update.steps import StepRunner
+from agent.update.wishes import Wishes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
     from pathlib import Path
 
-    from agent.bundle.documents import Assignment, Command
+    from agent.bundle.documents import Assignment
     from agent.bundle.trust import Trust
+    from agent.errors import AgentError
     from agent.update.course import Course
     from agent.update.inbox import Inbox
     from agent.update.machine import Event
@@ -50,11 +49,6 @@ TROUBLE_S = 10.0
 
 AGAIN_S = 0.2
 """While the agent ends, the step under way is told to end as often."""
-
-NETWORK = frozenset({State.OFFERED, State.TRUSTED, State.FETCHING})
-"""States whose step can be broken off without any loss."""
-
-CARRIED_OUT = "this command was carried out before"
 
 
 class Updater:
@@ -99,7 +93,6 @@ class Updater:
         clock: Callable[[], float] = time.monotonic,
         trouble: Callable[[str | None], None] = lambda _reason: None,
     ) -> None:
-        self._device = device
         self._slots = frozenset(slots)
         self._store = store
         self._trust = trust
@@ -107,10 +100,6 @@ class Updater:
         self._teller = teller
         self._reporter = reporter
         self._inbox = inbox
-        self._reply = reply
-        self._restart = restart
-        self._state = state
-        self._now = now
         self._tell_trouble = trouble
         self._trouble: str | None = None
         self._quiet = QuietLog(log, clock)
@@ -132,6 +121,21 @@ class Updater:
             quiet=self._quiet,
         )
         self._steps = StepRunner(course.step, proofs.cancel, inbox.poke, clock)
+        self._wishes = Wishes(
+            device=device,
+            slots=self._slots,
+            store=store,
+            trust=trust,
+            moves=self._moves,
+            steps=self._steps,
+            end=self._end,
+            ending=lambda: inbox.closed,
+            reply=reply,
+            restart=restart,
+            refuse=self._refuse,
+            state=state,
+            now=now,
+        )
         self._left_over = set(self._slots)
         self._ended: tuple[Record, Event] | None = None
         self._news: bytes | None = None
@@ -177,8 +181,8 @@ class Updater:
             self._assignments.arrived(arrived.assignment)
         self._guarded(self._refresh)
         for envelope in arrived.commands:
-            self._guarded(self._hear_command, envelope)
-        self._guarded(self._obey_local)
+            self._guarded(self._wishes.hear, envelope)
+        self._guarded(self._wishes.look)
         self._guarded(self._consider)
         self._guarded(self._begin_step)
         self._guarded(self._reporter.send)
@@ -218,69 +222,6 @@ class Updater:
             self._refuse("trust message", error)
             return
         self._assignments.trust_changed()
-
-    def _hear_command(self, envelope: bytes) -> None:
-        try:
-            command = read_command(
-                envelope,
-                self._trust.operator_keys()[0],
-                device=self._device,
-                slots=self._slots,
-                now=self._now(),
-            )
-        except BundleError as error:
-            self._refuse("command", error)
-            return
-        reason = ""
-        try:
-            self._obey(command)
-        except AgentError as error:
-            reason = str(error)
-            self._refuse("command", error)
-        answer = encode_reply(command, done=not reason, reason=reason, ts=self._now())
-        self._reply(command.nonce, answer)
-
-    def _obey(self, command: Command) -> None:
-        nonce = (command.nonce, float(command.expires))
-        if command.verb == "rollback":
-            self._roll_back(command.slot, "an operator asked for it", nonce)
-            return
-        if not self._store.use_nonce(*nonce):
-            raise RollbackError(CARRIED_OUT)
-        if command.verb == "restart":
-            self._restart()
-        else:
-            self._store.set_paused(command.verb == "pause")
-            running = self._steps.record
-            if command.verb == "pause" and running is not None and running.state in NETWORK:
-                # What is proven comes to its end; what only loads the network rests at once.
-                self._steps.break_off(Stopped())
-
-    def _obey_local(self) -> None:
-        """What `vigia update rollback` on the device asks for; not while a newer one is proven."""
-        for found in waiting(self._state):
-            request = found.request
-            if request is not None and not self._store.record(request.slot).resting:
-                continue
-            active = None if request is None else self._store.active(request.slot)
-            try:
-                if request is not None and active is not None and active.digest == request.digest:
-                    self._roll_back(request.slot, request.reason, None)
-            except StoreError:
-                raise
-            except AgentError as error:
-                self._refuse("request", error)
-            done(found)
-
-    def _roll_back(self, slot: str, reason: str, nonce: tuple[str, float] | None) -> None:
-        """Have what was there before serve again; an update that is under way is given up."""
-        record = self._store.record(slot)
-        if not record.resting:
-            if nonce is not None and not self._store.use_nonce(*nonce):
-                raise RollbackError(CARRIED_OUT)
-            self._end(record, Failed(reason, blame=True))
-            return
-        self._moves.roll_back(slot, reason, nonce, lambda: self._inbox.closed)
 
     def _end(self, record: Record, event: Failed) -> bool:
         """End a record's update; False if its step has to end first."""

@@ -90,14 +90,24 @@ def test_a_mistake_of_ours_is_told_and_blames_nobody(caplog):
     assert "Traceback" in caplog.text
 
 
-def test_a_step_is_broken_off_with_the_first_event_given():
+@pytest.mark.parametrize("later", [Failed("later"), Stopped()])
+def test_a_step_is_broken_off_with_the_first_event_given(later):
+    steps = Steps()
+    steps.runner.start(FETCHING, 60)
+    steps.runner.break_off(Failed("first"))
+    steps.runner.break_off(later)
+    assert steps.ended.wait(10)
+    assert steps.runner.take() == (FETCHING, Failed("first"))
+    assert steps.cancels == 1
+
+
+def test_a_step_that_was_to_rest_can_still_be_given_up():
     steps = Steps()
     steps.runner.start(FETCHING, 60)
     steps.runner.break_off(Stopped())
-    steps.runner.break_off(Failed("later"))
+    steps.runner.break_off(Failed("an operator asked for it"))
     assert steps.ended.wait(10)
-    assert steps.runner.take() == (FETCHING, Stopped())
-    assert steps.cancels == 1
+    assert steps.runner.take() == (FETCHING, Failed("an operator asked for it"))
 
 
 def test_a_step_that_has_ended_meanwhile_is_still_broken_off():

@@ -651,6 +651,18 @@ def test_a_pause_rests_the_network_at_once(site):
     assert site.wait_outcome(1).outcome == "COMMITTED"
 
 
+def test_an_update_that_was_paused_can_still_be_given_up(site):
+    packed = site.controller.release(1)
+    site.trust()
+    site.fetcher.hold.clear()
+    site.assign(packed)
+    assert site.fetcher.fetching.wait(10)
+    for verb in ("pause", "rollback"):
+        site.inbox.command("", site.controller.command(verb))
+    assert site.wait_reply(2)["done"]
+    assert site.wait_outcome(1).outcome == "REJECTED"
+
+
 # --- what stands in the way -----------------------------------------------------------------------
 
 
