@@ -21,10 +21,10 @@ from agent.update.record import State
 from agent.wire.updaterequest import parse_update_request
 from tests.fakes.smalldisk import SmallDisk
 from tests.integration.crashground import Ground
-from tests.integration.crashing import WINDOW, Device
+from tests.integration.crashing import SOON_S, WINDOW, Device
 from tests.integration.mosquitto import Mosquitto
 from tests.integration.mqttrelay import Mangler, MqttRelay
-from tests.integration.subscriber import Subscriber
+from tests.integration.subscriber import Subscriber, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -197,6 +197,23 @@ def fill(folder: Path) -> Path:
 
 def mount(options: str, folder: Path) -> None:
     subprocess.run(["mount", "-o", options, folder], check=True)
+
+
+def disk_full_when_assigned(folder: Path) -> None:
+    """The metadata were known already: it is the assignment alone that cannot be kept."""
+    with site(folder, disk_kib=LARGE_KIB) as (ground, device):
+        device.commit(ground.old)
+        before = device.look()
+        ground.offer()
+        device.start()
+        until(lambda: device.look().trust != before.trust, SOON_S)
+        device.wait_serving()
+        filler = fill(device.fleet.state)
+        device.assign(ground.new)
+        device.wait_status("degraded", "updates stand still: ")
+        more_frames(device)
+        filler.unlink()
+        fine(ground, device)
 
 
 # --- the broker ---------------------------------------------------------------------------------
@@ -386,6 +403,7 @@ FAULTS = (
     broker_comes_back_empty,
     broker_killed_in_the_middle,
     three_percent_lost,
+    disk_full_when_assigned,
     disk_read_only,
     disk_too_small,
 )
