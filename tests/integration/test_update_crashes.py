@@ -40,7 +40,7 @@ BLOCKS = 27
 
 PLACES: Mapping[str, tuple[str, ...]] = {
     "C0": ("C0.refreshed", "C0.saving", "C0.saved"),
-    "C1": ("C1.fetching", "C1.block"),
+    "C1": ("C1.fetching", "C1.block:20"),
     "C2": ("C2.fetched",),
     "C3": ("C3.opening", "C3.opened"),
     "C4": ("C4.building",),
