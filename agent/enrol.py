@@ -94,7 +94,7 @@ def install(
     _check_certificate(enrolment, state_dir)
     root = enrolment.root.encode()
     trustset.read_root(root)
-    _check_root(root, state_dir / ROOT_FILE, new_fleet)
+    _check_root(enrolment, state_dir / ROOT_FILE, new_fleet)
     for name, content in (
         (AUTHORITY_FILE, enrolment.authority.encode()),
         (CERTIFICATE_FILE, enrolment.certificate.encode()),
@@ -150,12 +150,23 @@ def _check_certificate(enrolment: Enrolment, state_dir: Path) -> None:
         )
 
 
-def _check_root(root: bytes, path: Path, new_fleet: bool) -> None:
+def _check_root(enrolment: Enrolment, path: Path, new_fleet: bool) -> None:
     if new_fleet or not path.exists():
         return
-    if read_root(path, path.parent) != root:
+    root, held = enrolment.root.encode(), read_root(path, path.parent)
+    if root == held:
+        return
+    later = [text.encode() for text in (*enrolment.earlier, enrolment.root)]
+    follows, why = b"", ""
+    try:
+        follows = trustset.follow_roots(held, later)
+    except BundleError as error:
+        why = f" ({error})"
+    if follows != root:
         raise BundleError(
-            f"this device trusts another fleet ({path}); `--new-fleet` has it forget that one"
+            f"this device trusts {path}, and the enrolment's root of trust does not follow from it"
+            f"{why}; if the answer is an old one, have a new one made with `vigia fleet enroll "
+            "--again`; if it is of another fleet, `--new-fleet` has the device forget its own"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,11 @@ if TYPE_CHECKING:
     from fleet.auditchain import Actor
     from fleet.authority import Certificate
     from fleet.fleetfolder import Fleet
+
+
+EARLIER_BYTES = 96 * 2**10
+MAX_EARLIER = 64
+"""Of the roots before the present one that an answer repeats."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +206,21 @@ def _answer(fleet: Fleet, device: Device) -> Enrolment:
         certificate=device.certificate,
         authority=fleet.authority.certificate,
         root=fleet.repository.anchor().decode(),
+        earlier=_earlier_roots(fleet),
         host=settings.broker_host,
         port=settings.broker_port,
         prefix=settings.prefix,
     )
+
+
+def _earlier_roots(fleet: Fleet) -> tuple[str, ...]:
+    """Those before the present one, the oldest left out where there is no room for all."""
+    found: list[str] = []
+    room = EARLIER_BYTES
+    for root in reversed(fleet.repository.earlier_roots()[-MAX_EARLIER:]):
+        # As JSON every quotation mark takes two bytes.
+        room -= len(json.dumps(root.decode()))
+        if room < 0:
+            break
+        found.insert(0, root.decode())
+    return tuple(found)

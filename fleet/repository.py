@@ -303,6 +303,12 @@ class Repository:
         published = self.published()
         return published.files[file_name("root", published.root.version)]
 
+    def earlier_roots(self) -> list[bytes]:
+        """The published roots before the newest, the oldest first; raises as `published`."""
+        published = self.published()
+        versions = range(1, published.root.version)
+        return [published.files[file_name("root", version)] for version in versions]
+
     def accepted_root(self) -> Root:
         """The newest completed root, published or not; `FleetError` if there is none."""
         return self._current(Root).signed

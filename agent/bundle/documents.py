@@ -151,6 +151,8 @@ class Enrolment(Document):
         certificate: PEM, of the device's TLS key.
         authority: PEM of the certificate authority of broker and devices.
         root: TUF root metadata, exactly as it was signed.
+        earlier: the roots before it, the oldest first, as far as there is room: a device that is
+            enrolled already sees by them that the root is its own fleet's.
         host, port: where the broker is.
         prefix: first levels of all topics.
     """
@@ -160,6 +162,7 @@ class Enrolment(Document):
     certificate: Annotated[str, Field(max_length=16_384)]
     authority: Annotated[str, Field(max_length=16_384)]
     root: Annotated[str, Field(max_length=2**17)]
+    earlier: tuple[Annotated[str, Field(max_length=2**17)], ...] = Field(default=(), max_length=64)
     host: Text
     port: Annotated[int, Field(ge=1, le=65_535)]
     prefix: Text

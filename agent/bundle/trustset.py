@@ -28,7 +28,7 @@ from agent.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from securesystemslib.signer import Signature
     from tuf.api.metadata import MetaFile, Signed
@@ -151,6 +151,26 @@ def read_root(data: bytes) -> Root:
         root, content, signatures = _read(Root, data)
         root.verify_delegate(Root.type, content, signatures)
         return root
+
+
+def follow_roots(anchor: bytes, later: Iterable[bytes]) -> bytes:
+    """Go from a trusted root to the newest that later ones lead to, each signed by the one before.
+
+    Args:
+        anchor: root metadata that is trusted as it is.
+        later: root metadata in any order; what is not newer than the anchor is passed over.
+
+    Raises:
+        SignatureError: one is not signed by the root before it.
+        ManifestError: one is no root metadata, or one in between is missing.
+    """
+    with bundle_errors():
+        first = read_root(anchor).version
+        versions = {read_root(data).version: data for data in later}
+        files = {file_name(Root.type, n): data for n, data in versions.items() if n > first}
+        kept: dict[str, bytes] = {}
+        newest = _roots(anchor, files, kept)
+        return kept[file_name(Root.type, newest.version)]
 
 
 def issued_at(signed: Signed) -> float:

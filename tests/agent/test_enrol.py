@@ -23,7 +23,7 @@ from agent.errors import AgentError, BundleError, ConfigError, KeyStoreError, Ma
 from agent.tls import client_context
 from fleet.authority import Authority
 from fleet.vault import Vault
-from tests.fakes.tufrepository import TufRepository
+from tests.fakes.tufrepository import TufRepository, key
 
 WORDS = "correct horse battery"
 NAME = "line-7"
@@ -179,6 +179,53 @@ def test_a_device_does_not_change_its_fleet_unasked(controller, state, identity)
     assert read_root(None, state) == ROOT.encode()
     install(controller.answer(identity, OTHER_ROOT), state, new_fleet=True)
     assert read_root(None, state) == OTHER_ROOT.encode()
+
+
+@pytest.fixture
+def rotated():
+    """Three roots of one fleet, each with other keys than the one before."""
+    repository = TufRepository()
+    for number in (1, 2):
+        repository.set_keys("root", [key(f"root{number}{n}") for n in range(3)])
+        repository.add_root()
+    return [root.decode() for root in repository.roots]
+
+
+def test_a_device_follows_its_fleets_roots(controller, state, identity, rotated):
+    first, second, third = rotated
+    install(controller.answer(identity, first), state)
+    install(controller.answer(identity, third, earlier=(first, second)), state)
+    assert read_root(None, state) == third.encode()
+    # The root before the newest need not be repeated to who has it.
+    state.joinpath("root.json").write_text(second)
+    install(controller.answer(identity, third), state)
+    assert read_root(None, state) == third.encode()
+
+
+def test_a_root_that_does_not_follow_is_not_taken(controller, state, identity, rotated):
+    first, second, third = rotated
+    install(controller.answer(identity, first), state)
+    other = TufRepository(name="other ")
+    other.add_root()
+    for answer in (
+        controller.answer(identity, third),
+        controller.answer(identity, third, earlier=(first,)),
+        controller.answer(identity, other.roots[1].decode(), earlier=(first, second)),
+        controller.answer(identity, other.roots[1].decode(), earlier=(other.roots[0].decode(),)),
+        controller.answer(identity, third, earlier=("{}",)),
+    ):
+        with pytest.raises(BundleError, match="does not follow from it"):
+            install(answer, state)
+        assert read_root(None, state) == first.encode()
+
+
+def test_an_older_answer_does_not_take_a_device_back(controller, state, identity, rotated):
+    first, second, third = rotated
+    install(controller.answer(identity, third), state)
+    for root, earlier in ((first, ()), (second, (first,)), (second, (first, third))):
+        with pytest.raises(BundleError, match="enroll --again"):
+            install(controller.answer(identity, root, earlier=earlier), state)
+    assert read_root(None, state) == third.encode()
 
 
 @given(st.binary(max_size=200))

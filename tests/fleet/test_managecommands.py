@@ -179,6 +179,21 @@ def test_a_passphrase_is_changed_and_the_fleet_opens_with_the_new_one(fleet_fold
     told("group", "create", fleet_folder, "hall", "--passphrase-file", new)
 
 
+def test_a_device_is_enrolled_again_after_a_root_key_was_replaced(fleet_folder, tmp_path):
+    state, shown = tmp_path / "state", tmp_path / "identity.json"
+    shown.write_bytes(identify(KeyConfig(), state, "line-2", "test"))
+    answer = told("enroll", fleet_folder, shown, "--yes")["out"]
+    install(Path(answer).read_bytes(), state)
+    for old, keys in (("root-1", "234"), ("root-2", "345")):
+        told("rotate-keys", fleet_folder, "root", "--replace", old)
+        signing = [word for number in keys for word in ("--key", f"root-{number}")]
+        assert told("sign", fleet_folder, *signing, "--yes")["complete"]
+        with open_fleet(fleet_folder) as fleet:
+            fleet.publish_metadata()
+    answer = told("enroll", fleet_folder, shown, "--yes", "--again")["out"]
+    assert json.loads(install(Path(answer).read_bytes(), state).root)["signed"]["version"] == 3
+
+
 def test_who_leaves_names_the_keys_to_replace(fleet_folder):
     told("operator", "add", fleet_folder, "bob", "--role", "releaser", "--holds", "release-2")
     done = fleet_command("operator", "remove", fleet_folder, "bob", "--yes", "--as", "ann")
