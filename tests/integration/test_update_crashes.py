@@ -61,15 +61,13 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 def orders(point: str, count: int) -> list[str]:
     """Where the agent is killed: exactly at each place first, then at moments after it."""
     places = PLACES[point]
-    found = list(places)
-    for seed in range(1, 1 + count):
-        place = places[seed % len(places)]
-        if point == "C1":
-            # All blocks come within milliseconds.
-            found.append(f"C1.block:{random.Random(seed).randint(1, BLOCKS)}")
-        else:
-            found.append(f"{place}@{seed}")
-    return found[: max(count, len(places))]
+    if point == "C1":
+        # All blocks come within milliseconds: so at other blocks.
+        others = random.Random(1).sample(range(1, BLOCKS), BLOCKS - 1)
+        later = [f"C1.block:{number}" for number in others if f"C1.block:{number}" not in places]
+    else:
+        later = [f"{places[seed % len(places)]}@{seed}" for seed in range(1, 1 + count)]
+    return [*places, *later][: max(count, len(places))]
 
 
 STRAIGHT = [order for point in PLACES if point != "C9" for order in orders(point, SEEDS)]
