@@ -1,4 +1,4 @@
-"""What an operator orders: a campaign, an approval of one, a command to a device."""
+"""What an operator orders: a campaign, the end of one, a command to a device."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from agent.bundle.documents import APPROVAL, COMMAND, MAX_ENVELOPE_BYTES, Approval, Command
+from agent.bundle.documents import COMMAND, Command
 from agent.bundle.dsse import sign
-from engines.durable import read_bounded
+from fleet.approvals import gather
 from fleet.campaign import Plan, Status, stages_of
 from fleet.campaigns import Campaigns, Offer
 from fleet.controlling import files_of
@@ -104,13 +104,7 @@ def order_campaign(
         targets.min_sample,
         targets.deadline_s,
     )
-    envelopes = [approve(fleet, actor, row, name).decode(), *map(_approval, approvals)]
-    needed = fleet.repository.published().policy.approvals
-    if len(envelopes) < needed:
-        raise FleetError(
-            f"the release keys demand {needed} approvals, there are {len(envelopes)}: let others "
-            f"say `vigia fleet approve` for campaign {name!r}, and give their files with --approval"
-        )
+    envelopes = gather(fleet, actor, row, name, approvals)
     stricter = completed(targets.stricter, files_of(fleet, row).manifest)
     offer = Offer(name, slot, row.digest, row.family, row.version, row.release_counter, stricter)
     details = {
@@ -159,12 +153,6 @@ def stop_campaign(fleet: Fleet, actor: Actor, name: str, reason: str) -> list[st
     return campaigns.taken_back(name)
 
 
-def approve(fleet: Fleet, actor: Actor, row: Bundle, campaign: str) -> bytes:
-    """An operator's agreement to a campaign of a bundle, signed."""
-    document = Approval(campaign=campaign, sha256=row.digest, at=int(fleet.now()))
-    return sign(APPROVAL, document, [actor.signer])
-
-
 def command(fleet: Fleet, actor: Actor, device: str, slot: str, verb: Verb) -> tuple[str, bytes]:
     """A signed command to one device.
 
@@ -191,13 +179,3 @@ def _check_offered(fleet: Fleet, row: Bundle) -> None:
         raise FleetError(
             f"{row.family} {row.version} is not published; say `vigia fleet publish` first"
         )
-
-
-def _approval(path: Path) -> str:
-    try:
-        data = read_bounded(path, MAX_ENVELOPE_BYTES)
-        if data is None:
-            raise FleetError(f"{path} is too large for an approval")
-        return data.decode()
-    except (OSError, ValueError) as error:
-        raise FleetError(f"the approval {path} cannot be read: {error}") from error

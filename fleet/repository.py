@@ -20,7 +20,7 @@ from tuf.api.metadata import Metadata, Root, TargetFile, Targets
 
 from agent.bundle.manifest import digest_of, parse_manifest
 from agent.bundle.trustmessage import encode, file_name
-from agent.bundle.trustset import MAX_APPROVALS, POLICY, bundle_errors, release_counter
+from agent.bundle.trustset import MAX_APPROVALS, POLICY, bundle_errors, policy_of, release_counter
 from fleet.errors import FleetError
 from fleet.metadatafolder import MetadataFolder, replace
 from fleet.pending import Pending
@@ -156,8 +156,13 @@ class Repository:
         return self._stage_targets(lambda targets: delegate(targets, DIRECTOR, keys))
 
     def set_operators(self, keys: Sequence[Key]) -> Path:
-        """Stage who may command and approve."""
-        return self._stage_targets(lambda targets: delegate(targets, OPERATORS, keys))
+        """Stage who may command and approve; never fewer than must approve a roll-out."""
+
+        def change(targets: Targets) -> None:
+            delegate(targets, OPERATORS, keys)
+            _check_approvals(policy_of(targets).approvals, len(keys))
+
+        return self._stage_targets(change)
 
     def set_policy(self, approvals: int) -> Path:
         """Stage how many operators must approve a roll-out."""
@@ -165,9 +170,7 @@ class Repository:
             raise FleetError(f"{approvals} approvals cannot be asked; take 0 to {MAX_APPROVALS}")
 
         def change(targets: Targets) -> None:
-            known = len(delegated_keys(targets, OPERATORS))
-            if approvals > known:
-                raise FleetError(f"{approvals} approvals, but only {known} operators have keys")
+            _check_approvals(approvals, len(delegated_keys(targets, OPERATORS)))
             targets.unrecognized_fields[POLICY] = {"approvals": approvals}
 
         return self._stage_targets(change)
@@ -393,6 +396,14 @@ def _signed_for(root: Root, targets: Metadata[Targets]) -> bool:
     return bool(
         root.get_verification_result(Targets.type, targets.signed_bytes, targets.signatures)
     )
+
+
+def _check_approvals(needed: int, known: int) -> None:
+    if needed > known:
+        raise FleetError(
+            f"{needed} approvals, but only {known} operators have keys: no roll-out could begin; "
+            "add operators, or ask for fewer approvals with `vigia fleet operator approvals`"
+        )
 
 
 def _check_counter(path: str, counter: int, new: int) -> None:

@@ -137,7 +137,7 @@ def verify_set(anchor: bytes, files: Mapping[str, bytes]) -> TrustSet:
         targets, data = _load(Targets, files, name, root)
         _agree(name, listed, targets, data)
         kept[name] = data
-        return TrustSet(kept, root, timestamp, snapshot, targets, _policy(targets))
+        return TrustSet(kept, root, timestamp, snapshot, targets, policy_of(targets))
 
 
 def read_root(data: bytes) -> Root:
@@ -242,7 +242,12 @@ def _check_root_version(root: Root, snapshot: Snapshot) -> None:
         )
 
 
-def _policy(targets: Targets) -> Policy:
+def policy_of(targets: Targets) -> Policy:
+    """What the release keys demand of roll-outs.
+
+    Raises:
+        ManifestError: it is not understood.
+    """
     value = targets.unrecognized_fields.get(POLICY, {"approvals": 0})
     approvals = value.get("approvals") if isinstance(value, dict) and len(value) == 1 else None
     # A policy that is not understood must not be passed over: it may ask for more.

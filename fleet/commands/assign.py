@@ -101,9 +101,9 @@ def approve(
     Example: [bold]vigia fleet approve fleet yolo 2 --campaign june --out ben.json --as ben[/bold]
     """
     from engines.durable import write_new
+    from fleet.approvals import approve
     from fleet.controlling import find_bundle
     from fleet.errors import FleetError
-    from fleet.ordering import approve
     from fleet.roles import Permission
 
     with opened(folder, passphrase_file) as fleet:

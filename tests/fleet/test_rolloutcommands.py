@@ -400,16 +400,48 @@ class TestStricterRules:
 
 
 class TestApprovals:
-    def test_a_campaign_lacks_nothing_that_the_release_keys_demand(self, folder, tmp_path):
+    @pytest.fixture
+    def folder(self, folder, tmp_path):
+        """With a published bundle, ann and bob, and devices that ask for both."""
         enrolled(folder, tmp_path, "line-1")
-        file = tmp_path / "approval.json"
-        vigia("approve", folder, "line", "1.0", "--campaign", "june", "--out", file)
+        vigia("operator", "add", folder, "bob", "--role", "operator")
+        vigia("operator", "approvals", folder, "2", "--as", "ann")
+        vigia("sign", folder, *RELEASE_KEYS, "--as", "ann")
+        vigia("publish", folder, "line", "1.0", "--as", "ann")
+        return folder
+
+    def approval(self, folder, tmp_path, by, campaign="june"):
+        file = tmp_path / f"{by}-{campaign}.json"
+        vigia(
+            *("approve", folder, "line", "1.0", "--campaign", campaign, "--out", file),
+            *("--as", by),
+        )
         assert file.stat().st_mode & 0o777 == 0o600
-        vigia("publish", folder, "line", "1.0")
+        return file
+
+    def assign(self, folder, *files):
+        given = [word for file in files for word in ("--approval", file)]
         vigia(
             *("assign", folder, "line", "1.0", "--group", "hall", "--campaign", "june"),
-            *("--approval", file),
+            *(*given, "--as", "ann"),
         )
+
+    def test_the_same_operator_counts_once(self, folder, tmp_path):
+        with pytest.raises(FleetError, match="2 operators approve, 1 have"):
+            self.assign(folder, self.approval(folder, tmp_path, "ann"))
+
+    def test_of_another_campaign_or_none_at_all_is_refused(self, folder, tmp_path):
+        garbage = tmp_path / "garbage.json"
+        garbage.write_bytes(b"\xff{}")
+        for file in (self.approval(folder, tmp_path, "bob", "july"), garbage):
+            with pytest.raises(FleetError, match="is no approval of campaign 'june'"):
+                self.assign(folder, file)
+        with pytest.raises(FleetError, match="No such file"):
+            self.assign(folder, tmp_path / "none.json")
+
+    def test_a_campaign_lacks_nothing_that_the_release_keys_demand(self, folder, tmp_path):
+        files = [self.approval(folder, tmp_path, by) for by in ("ann", "bob")]
+        self.assign(folder, *files)
         with open_fleet(folder) as fleet, fleet.database.reading() as session:
             rules = json.loads(session.scalars(select(Campaign.rules)).one())
         assert len(rules["approvals"]) == 2

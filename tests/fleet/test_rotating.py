@@ -204,6 +204,14 @@ def test_approvals_are_demanded_once_signed_and_never_more_than_there_are_operat
     assert fleet.repository.published().policy.approvals == 1
 
 
+def test_nobody_leaves_without_whom_too_few_could_approve(fleet, ann):
+    take_on(fleet, ann, "bob", Role.OPERATOR)
+    ask_approvals(fleet, ann, 2)
+    with pytest.raises(FleetError, match="2 approvals, but only 1 operators have keys"):
+        let_go(fleet, ann, "bob")
+    assert fleet.act(Permission.ASSIGN, "bob")
+
+
 def test_everything_stands_in_the_audit_log_which_verifies(fleet, ann):
     rotate_director(fleet, ann)
     take_on(fleet, ann, "bob", Role.ADMIN, holds=["root-2"])
