@@ -34,7 +34,9 @@ if TYPE_CHECKING:
 NOTHING = "0" * 64
 """Stands for the line before the first."""
 
-MAX_LINE_BYTES = 64 * 2**10
+MAX_LINE_BYTES = 2**20
+"""Has room for the names of 10,000 devices."""
+
 MAX_HEAD_BYTES = 4096
 
 ENTRY_PURPOSE = b"vigia/audit-entry/1\x00"

@@ -85,6 +85,20 @@ def test_no_figure_of_the_head_can_be_changed(field, number, digest):
             check_head(forged, AUDIT.public_key)
 
 
+def test_a_campaign_of_ten_thousand_devices_has_room():
+    devices = [f"{n:064d}" for n in range(10_000)]
+    entry = Entry(
+        number=1,
+        previous=NOTHING,
+        at=1,
+        operator="ann",
+        action="campaign.begin",
+        details={"devices": devices},
+    )
+    (link,) = follow([signed_line(entry, ANN)], {"ann": [ANN.public_key]})
+    assert link.entry.details["devices"] == devices
+
+
 def test_only_the_audit_key_signs_heads():
     with pytest.raises(AuditError):
         check_head(HEAD, ANN.public_key)
