@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import copy
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -68,10 +69,11 @@ class Stand:
         self.site.proofs.hold.clear()
         self.site.stop()
 
-    def release(self, number: int, **how: Any) -> Packed:
-        """An honestly signed release with a model of its own."""
+    def release(self, number: int, ballast: int = 0) -> Packed:
+        """An honestly signed release with a model of its own; `ballast` bytes make it larger."""
         model = tiny_model(number)
-        packed = self.controller.release(number, files={"model.onnx": model}, **how)
+        more = {"ballast.bin": random.Random(number).randbytes(ballast)} if ballast else {}
+        packed = self.controller.release(number, files={"model.onnx": model, **more})
         self._secrets += [*runs(model), *forms(packed.data_key)]
         return packed
 
