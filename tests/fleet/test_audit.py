@@ -224,7 +224,9 @@ def test_an_entry_that_is_too_long_is_refused_before_it_is_written(audit, databa
     assert verify(audit).count == 1
 
 
-@pytest.mark.parametrize("garbage", [b"\x00\xff\n", b"{}\n", b"[" * 5000 + b"\n", b"x" * (MAX_LINE_BYTES + 1)])
+@pytest.mark.parametrize(
+    "garbage", [b"\x00\xff\n", b"{}\n", b"[" * 5000 + b"\n", b"x" * (MAX_LINE_BYTES + 1)]
+)
 def test_garbage_in_the_log_is_named(audit, database, tmp_path, garbage):
     record(audit, database, "a")
     with (tmp_path / "audit" / LOG).open("ab") as log:
