@@ -352,7 +352,7 @@ class TestRollback:
 
 
 class TestFloods:
-    def test_a_rogue_device_keeps_nobody_elses_report_out(self, folder, tmp_path):
+    def test_a_rogue_device_keeps_nobody_elses_report_out(self, folder, tmp_path, monkeypatch):
         honest, rogue = enrolled(folder, tmp_path, "line-1", "rogue")
         vigia("publish", folder, "line", "1.0")
         vigia("assign", folder, "line", "1.0", "--device", "line-1", "--campaign", "june")
@@ -360,7 +360,20 @@ class TestFloods:
         config = MqttConfig(
             host="127.0.0.1", port=rogue[1].port, tls=TlsConfig(**rogue[0].tls_files(rogue[1]))
         )
-        done = threading.Event()
+        done, flooded = threading.Event(), threading.Event()
+        put = Inbox.put
+
+        def noting(inbox, topic, payload):
+            put(inbox, topic, payload)
+            flooded.set()
+
+        monkeypatch.setattr(Inbox, "put", noting)
+
+        def honest_device():
+            # It reports when the controller is in the middle of the flood.
+            assert flooded.wait(20)
+            with LiveDevices([(*honest, "COMMITTED")]):
+                done.wait(30)
 
         def flood(outlet):
             for number in itertools.count():
@@ -373,12 +386,17 @@ class TestFloods:
                 ):
                     outlet.send(topic, b"\xff" * 200, retain=False)
 
-        with Outlet(config) as outlet, LiveDevices([(*honest, "COMMITTED")]):
-            thread = threading.Thread(target=flood, args=(outlet,), daemon=True)
-            thread.start()
+        with Outlet(config) as outlet:
+            threads = [
+                threading.Thread(target=flood, args=(outlet,), daemon=True),
+                threading.Thread(target=honest_device, daemon=True),
+            ]
+            for thread in threads:
+                thread.start()
             result = told("watch", folder, "--seconds", "30")
             done.set()
-            thread.join()
+            for thread in threads:
+                thread.join()
         assert result["status"] == "SUCCEEDED"
         counted = sum(result["dropped"].values()) + sum(result["requests"].values())
         assert counted > 0
