@@ -89,6 +89,7 @@ PROJECT: dict[str, tuple[str, ...]] = {
                      "agent.modelsettings", "agent.pipeline.worker", "agent.plans",
                      "agent.vision*", "engines.*"),
     "agent.wire*": ("agent.detection", "agent.errors", "agent.vision.rle", "agent.wire*"),
+    "agent.events": ("agent.wire.events",),
     "agent.publish": ("agent.config", "agent.detection", "agent.errors", "agent.interfaces",
                       "agent.outbox", "agent.ratelimit", "agent.threads", "agent.wire*"),
     "agent.outbox": ("agent.interfaces",),

@@ -18,6 +18,7 @@ MODEL_STATE = "vigia.model-state/1"
 UPDATE_STATE = "vigia.update-state/1"
 UPDATE_REQUEST = "vigia.update-request/1"
 COMMAND_REPLY = "vigia.command-reply/1"
+EVENT = "vigia.event/1"
 
 SCHEMAS = (
     DETECTIONS,
@@ -29,6 +30,7 @@ SCHEMAS = (
     UPDATE_STATE,
     UPDATE_REQUEST,
     COMMAND_REPLY,
+    EVENT,
 )
 """Every message of the project; the number after the slash grows with an incompatible change."""
 

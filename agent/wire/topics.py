@@ -42,9 +42,20 @@ class Topics:
         """One message for each analysed frame."""
         return f"{self._root}/cam/{camera}/detections"
 
-    def events(self, camera: str) -> str:
-        """What happened before a camera: tracks, zones, lines."""
-        return f"{self._root}/cam/{camera}/events"
+    @property
+    def events(self) -> str:
+        """What happened on the device; kept on disk while the broker is away."""
+        return f"{self._root}/events"
+
+    @property
+    def desired_config(self) -> str:
+        """Settings that the controller wants: retained, signed."""
+        return f"{self._root}/config/desired"
+
+    @property
+    def config_state(self) -> str:
+        """Which settings are in force, and why wanted ones are not: retained."""
+        return f"{self._root}/config/state"
 
     def model_state(self, slot: str) -> str:
         """Which model a slot runs: retained."""

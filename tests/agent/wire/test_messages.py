@@ -378,7 +378,7 @@ def test_topics():
     assert topics.check == "vigia/v1/d1/check"
     assert topics.camera_status("a") == "vigia/v1/d1/cam/a/status"
     assert topics.detections("+") == "vigia/v1/d1/cam/+/detections"
-    assert topics.events("a") == "vigia/v1/d1/cam/a/events"
+    assert topics.events == "vigia/v1/d1/events"
     assert topics.model_state("main") == "vigia/v1/d1/model/main/state"
 
 
