@@ -10,35 +10,40 @@ import functools
 import logging
 import secrets
 import signal
-import threading
 from typing import TYPE_CHECKING
 
 import anyio
 import anyio.to_thread
 
+from agent import __version__
 from agent.builder import Builder
 from agent.capture.base import is_live
 from agent.capture.camera import Camera
-from agent.device import HostProbe, device_id, hardware
+from agent.device import HostProbe, device_id
 from agent.errors import ConfigError
+from agent.events import Events
+from agent.herald import Herald
 from agent.memory import limit_arenas
 from agent.modelslot import ModelSlot
 from agent.mqtt import MqttClient
+from agent.news import News
 from agent.pipeline.pipeline import CameraPlan, Pipeline
 from agent.plans import PlanRequest, default_cache_dir
 from agent.publish import Publisher
 from agent.slotengines import PlannedEngines
+from agent.spool import Spool
 from agent.tls import client_context
-from agent.versions import versions
 from agent.wire import messages
-from agent.wire.schema import CAMERA_STATUS, INFO, MODEL_STATE, TELEMETRY
+from agent.wire.schema import TELEMETRY
 from agent.wire.topics import Topics
 
 if TYPE_CHECKING:
     from agent.capture.camera import CameraStatus
     from agent.config import Config, UpdatesConfig
+    from agent.detection import ModelRef
     from agent.pipeline.worker import LoadedModel
     from agent.updates import Updates
+    from agent.wire.buildstate import BuildState
 
 log = logging.getLogger(__name__)
 
@@ -105,23 +110,45 @@ class Agent:
             # The client reads them for every connection; a mistake in them is told at the start.
             client_context(config.mqtt.tls)
         self._client = MqttClient(config.mqtt, self._device, self._boot)
+        # Before everything that has something to tell.
+        self._spool = Spool(self._client, self._topics, self._device, self._boot)
+        self._events = Events(self._spool.take_event)
+        self._news = News(self._events)
         self._publisher = Publisher(
             self._client, self._topics, config.mqtt, self._device, self._boot
         )
         self._host = HostProbe()
-        self._stopping = False
-        # Held while a retained message is made and handed over, or an older one could come later.
-        self._telling = threading.Lock()
+        self._herald = Herald(self._client, self._topics, self._device, self._boot, self)
         self._slots = {name: self._slot(name) for name in config.models}
         self._pipeline = Pipeline(
             cameras={name: self._plan(name) for name in self._enabled},
             models={name: functools.partial(self._load, name) for name in config.models},
             sink=self._publisher,
             queue_frames=config.pipeline.queue_frames,
-            changed=self._models_changed,
+            changed=self._changed,
         )
         self._builder = Builder(self._slots, self._pipeline)
         self._updates = None if config.updates is None else self._prepare(config.updates)
+
+    def cameras(self) -> dict[str, bool]:
+        """See `agent.herald.Told`."""
+        return {name: camera.enabled for name, camera in self._config.cameras.items()}
+
+    def models(self) -> dict[str, ModelRef | None]:
+        """See `agent.herald.Told`."""
+        served = {slot: runner.model for slot, runner in self._pipeline.runners.items()}
+        return {slot: None if model is None else model.ref for slot, model in served.items()}
+
+    def build(self, slot: str) -> BuildState | None:
+        """See `agent.herald.Told`."""
+        return self._slots[slot].state
+
+    def reasons(self) -> list[str]:
+        """See `agent.herald.Told`."""
+        reasons = [r.reason for r in self._pipeline.runners.values() if r.reason]
+        if self._updates is not None and self._updates.reason is not None:
+            reasons.append(self._updates.reason)
+        return reasons
 
     async def serve(self) -> None:
         """Start everything, wait for the end, stop everything.
@@ -129,6 +156,7 @@ class Agent:
         Raises:
             EngineError: no model can be loaded.
         """
+        self._events.tell("agent", "info", "started", version=__version__)
         self._client.start()
         self._publisher.start()
         try:
@@ -136,12 +164,13 @@ class Agent:
                 self._updates.restore()
             for slot, error in self._pipeline.load().items():
                 log.error("model %s: %s; it is tried again", slot, error)
-            self._announce()
+            self._herald.announce()
+            self._news.models(self.models())
             self._pipeline.start()
             self._builder.start()
             if self._updates is not None:
                 self._updates.start()
-                self._models_changed()
+                self._changed()
             ended = anyio.Event()
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._await_signal, ended)
@@ -168,7 +197,7 @@ class Agent:
             cache_dir=settings.cache_dir or default_cache_dir(),
             cache_max_mb=settings.cache_max_mb,
         )
-        return ModelSlot(request, PlannedEngines, functools.partial(self._tell_model, name))
+        return ModelSlot(request, PlannedEngines, functools.partial(self._herald.model, name))
 
     def _prepare(self, settings: UpdatesConfig) -> Updates:
         # Only agents that receive updates pay for what they need: tuf and pydantic's documents.
@@ -187,9 +216,18 @@ class Agent:
                 slots=self._slots,
                 builder=self._builder,
                 restart=self._restart,
-                changed=self._models_changed,
+                changed=self._changed,
             )
         )
+
+    def _camera_changed(self, name: str, status: CameraStatus) -> None:
+        self._herald.camera(name, status)
+        self._news.camera(name, status)
+
+    def _changed(self) -> None:
+        self._herald.state()
+        self._news.models(self.models())
+        self._news.degraded(tuple(self.reasons()))
 
     def _restart(self) -> None:
         log.warning("an operator asked for a restart")
@@ -240,67 +278,10 @@ class Agent:
             schema=TELEMETRY,
         )
 
-    def _announce(self) -> None:
-        """Publish what this device is and which models it runs; retained."""
-        with self._telling:
-            models = {
-                slot: model.ref
-                for slot, runner in self._pipeline.runners.items()
-                if (model := runner.model) is not None
-            }
-            payload = messages.encode_info(
-                device=self._device,
-                boot=self._boot,
-                hardware=hardware(),
-                versions=versions(),
-                models=models,
-                cameras=sorted(self._config.cameras),
-            )
-            self._client.set_retained(self._topics.info, payload, INFO)
-        for slot in self._pipeline.runners:
-            self._tell_model(slot)
-        for name in set(self._config.cameras) - set(self._enabled):
-            self._camera_changed(name, Camera.disabled())
-
-    def _tell_model(self, slot: str) -> None:
-        """Publish what a slot runs and how the building of its engine goes; retained."""
-        with self._telling:
-            model = self._pipeline.runners[slot].model
-            build = self._slots[slot].state
-            if model is None and build is None:
-                return
-            payload = messages.encode_model_state(
-                self._device, self._boot, slot, None if model is None else model.ref, build
-            )
-            self._client.set_retained(self._topics.model_state(slot), payload, MODEL_STATE)
-
-    def _camera_changed(self, name: str, status: CameraStatus) -> None:
-        log.info("camera %s: %s%s", name, status.state, f": {status.reason}" * bool(status.reason))
-        payload = messages.encode_camera_status(
-            self._device,
-            self._boot,
-            name,
-            state=status.state,
-            reason=status.reason,
-            since=status.since_wall_s,
-            attempts=status.attempts,
-        )
-        self._client.set_retained(self._topics.camera_status(name), payload, CAMERA_STATUS)
-
-    def _models_changed(self) -> None:
-        if self._stopping:
-            return
-        reasons = [r.reason for r in self._pipeline.runners.values() if r.reason]
-        if self._updates is not None and self._updates.reason is not None:
-            reasons.append(self._updates.reason)
-        self._client.set_state("degraded" if reasons else "online", "; ".join(reasons))
-        # A model that was loaded late, or anew, is to be told.
-        self._announce()
-
     def _close(self) -> None:
         """End in the order of the road; each step has its own time."""
-        self._stopping = True
-        self._client.set_state("stopping")
+        self._events.tell("agent", "info", "stopping", restart=self.restarting)
+        self._herald.stopping()
         if self._updates is not None:
             self._updates.cancel()
         self._builder.cancel()

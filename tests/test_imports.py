@@ -90,6 +90,8 @@ PROJECT: dict[str, tuple[str, ...]] = {
                      "agent.vision*", "engines.*"),
     "agent.wire*": ("agent.detection", "agent.errors", "agent.vision.rle", "agent.wire*"),
     "agent.events": ("agent.wire.events",),
+    "agent.news": ("agent.capture.camera", "agent.detection", "agent.wire.events"),
+    "agent.spool*": ("agent.config", "agent.errors", "agent.spool*", "agent.threads", "agent.wire*"),
     "agent.publish": ("agent.config", "agent.detection", "agent.errors", "agent.interfaces",
                       "agent.outbox", "agent.ratelimit", "agent.threads", "agent.wire*"),
     "agent.outbox": ("agent.interfaces",),
@@ -124,6 +126,8 @@ PROJECT: dict[str, tuple[str, ...]] = {
     # What puts parts together may know all of them, but not the command line.
     "agent.check": ("agent.*", "engines.*"),
     "agent.daemon": ("agent.*", "engines.*"),
+    "agent.herald": ("agent.capture.camera", "agent.detection", "agent.device", "agent.mqtt",
+                     "agent.versions", "agent.wire*"),
     "agent.detect": ("agent.*", "engines.*"),
     "agent.benchmark": ("agent.*", "engines.*"),
     "agent.engine?*": ("agent.*", "engines.*"),
