@@ -15,6 +15,7 @@ from pydantic_core import PydanticCustomError
 
 from agent.configbase import NAME_PATTERN, Name, Section
 from agent.configcamera import CameraConfig, CropConfig
+from agent.configgovernor import GovernorConfig
 from agent.configmodel import (
     DEFAULT_MODEL_PATH,
     GateConfig,
@@ -34,6 +35,7 @@ __all__ = [
     "DetectionsConfig",
     "DeviceConfig",
     "GateConfig",
+    "GovernorConfig",
     "KeyConfig",
     "LogConfig",
     "ModelConfig",
@@ -100,6 +102,9 @@ class Config(Section):
     pipeline: PipelineConfig = Field(default=PipelineConfig(), description="How stages are joined.")
     updates: UpdatesConfig | None = Field(
         default=None, description="Model updates from a fleet controller; default: none."
+    )
+    governor: GovernorConfig = Field(
+        default=GovernorConfig(), description="Doing less before the board slows itself down."
     )
     log: LogConfig = Field(default=LogConfig(), description="What is logged.")
 

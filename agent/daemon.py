@@ -15,14 +15,17 @@ from typing import TYPE_CHECKING
 import anyio
 import anyio.to_thread
 
-from agent import __version__
+from agent import __version__, servicegroup
 from agent.builder import Builder
 from agent.capture.base import is_live
 from agent.capture.camera import Camera
 from agent.device import HostProbe, device_id
 from agent.errors import ConfigError
 from agent.events import Events
+from agent.governorengine import LightEngines
+from agent.governorrun import Governor
 from agent.herald import Herald
+from agent.jetson import BoardFiles
 from agent.memory import limit_arenas
 from agent.modelslot import ModelSlot
 from agent.mqtt import MqttClient
@@ -63,6 +66,9 @@ UPDATES_STOP_S = 0.5
 """Time for the step of an update that was ended at the beginning of the stop; what is cut off is
 begun again at the next start."""
 
+GOVERNOR_STOP_S = 0.2
+"""Time for a look at the sensors; a change of engines is not waited for."""
+
 RESTART_CODE = 75
 """Exit code when an operator's command asks for a restart (sysexits.h: EX_TEMPFAIL), so that a
 service manager which restarts on failure does it."""
@@ -82,6 +88,7 @@ def run(config: Config) -> int:
         EngineError: no model can be loaded.
     """
     limit_arenas()
+    servicegroup.claim()
     agent = Agent(config)
     anyio.run(agent.serve)
     return RESTART_CODE if agent.restarting else 0
@@ -120,6 +127,7 @@ class Agent:
         self._host = HostProbe()
         self._herald = Herald(self._client, self._topics, self._device, self._boot, self)
         self._slots = {name: self._slot(name) for name in config.models}
+        self._feeds: dict[str, Camera] = {}
         self._pipeline = Pipeline(
             cameras={name: self._plan(name) for name in self._enabled},
             models={name: functools.partial(self._load, name) for name in config.models},
@@ -128,6 +136,13 @@ class Agent:
             changed=self._changed,
         )
         self._builder = Builder(self._slots, self._pipeline)
+        self._governor = Governor(
+            config.governor,
+            BoardFiles().look,
+            self._feeds.copy,
+            LightEngines(self._slots, self._pipeline, self._builder, PlannedEngines),
+            self._events,
+        )
         self._updates = None if config.updates is None else self._prepare(config.updates)
 
     def cameras(self) -> dict[str, bool]:
@@ -168,6 +183,7 @@ class Agent:
             self._news.models(self.models())
             self._pipeline.start()
             self._builder.start()
+            self._governor.start()
             if self._updates is not None:
                 self._updates.start()
                 self._changed()
@@ -185,6 +201,7 @@ class Agent:
     def _plan(self, name: str) -> CameraPlan:
         camera = self._enabled[name]
         feed = Camera(name, camera, functools.partial(self._camera_changed, name))
+        self._feeds[name] = feed
         return CameraPlan(feed, camera.model, camera.max_age_ms)
 
     def _slot(self, name: str) -> ModelSlot:
@@ -273,6 +290,7 @@ class Agent:
                 publisher=self._publisher.counters(),
                 broker=self._client.counters(),
                 updates=None if self._updates is None else self._updates.counters(),
+                governor=self._governor.state(),
             ),
             qos=0,
             schema=TELEMETRY,
@@ -301,6 +319,7 @@ class Agent:
             if self._updates is not None:
                 self._updates.close(UPDATES_STOP_S)
             self._builder.close(BUILDER_STOP_S)
+            self._governor.close(GOVERNOR_STOP_S)
         finally:
             self._publisher.close(FLUSH_TIMEOUT_S)
             self._telemetry()

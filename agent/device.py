@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from agent import __version__
+from agent.jetson import BoardFiles
 
 if TYPE_CHECKING:
     from agent.config import DeviceConfig
@@ -77,6 +78,7 @@ class HostProbe:
 
     def __init__(self) -> None:
         self._process = psutil.Process()
+        self._board = BoardFiles()
         self.look()
 
     def look(self) -> dict[str, object]:
@@ -92,7 +94,7 @@ class HostProbe:
         readings = [reading.current for group in sensors.values() for reading in group]
         if readings:
             host["temperature_max_c"] = max(readings)
-        return host
+        return {**host, **self._board.look().as_dict()}
 
 
 def _board_model() -> str | None:

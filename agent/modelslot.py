@@ -119,6 +119,11 @@ class ModelSlot:
         """Whether a candidate serves on trial; False once its engine has failed for good."""
         return self._trial is not None
 
+    @property
+    def trial(self) -> PlanRequest | None:
+        """What serves on trial, if anything does."""
+        return self._trial
+
     def load(self) -> LoadedModel:
         """Load what is to serve: at the start, and after what served has failed for good.
 

@@ -93,6 +93,26 @@ class Camera:
         self._limit = RateLimit(config.fps)
         self._lock = threading.Lock()
 
+    @property
+    def arrived(self) -> int:
+        """Frames that came from the device since the start, wanted or not."""
+        return self._index
+
+    @property
+    def wanted_fps(self) -> float | None:
+        """Frames a second by configuration; None for all."""
+        return self._config.fps
+
+    def set_limit(self, fps: float | None) -> None:
+        """Let no more frames of a live camera through than this, from the next one on.
+
+        Args:
+            fps: frames a second; never more than configured. None: as configured.
+        """
+        wanted = [rate for rate in (fps, self._config.fps) if rate is not None]
+        with self._lock:
+            self._limit = RateLimit(min(wanted, default=None))
+
     @staticmethod
     def disabled() -> CameraStatus:
         """Status of a camera that is not used."""

@@ -218,6 +218,7 @@ def encode_telemetry(
     broker: Mapping[str, object] | None = None,
     *,
     updates: Mapping[str, object] | None = None,
+    governor: Mapping[str, object] | None = None,
     ts: float | None = None,
 ) -> bytes:
     """Load, rates and latencies since the previous telemetry message.
@@ -230,6 +231,7 @@ def encode_telemetry(
         publisher: `agent.publish.Publisher.counters`.
         broker: `agent.mqtt.MqttClient.counters`.
         updates: `agent.updates.Updates.counters`.
+        governor: `agent.governorrun.Governor.state`.
         ts: seconds since the epoch; now if None.
     """
     message: dict[str, object] = {
@@ -241,7 +243,7 @@ def encode_telemetry(
         "cameras": dict(cameras),
         "publisher": dict(publisher),
     }
-    optional = {"broker": broker, "updates": updates}
+    optional = {"broker": broker, "updates": updates, "governor": governor}
     message |= {name: dict(value) for name, value in optional.items() if value is not None}
     return _encode(message)
 

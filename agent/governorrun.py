@@ -1,0 +1,305 @@
+"""Carries out what the governor decides: reads sensors, slows cameras, changes engines, tells."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Protocol
+
+from agent.governor import Limits, Look, State, decide
+from agent.threads import ThreadGroup
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from agent.configgovernor import GovernorConfig
+    from agent.governor import Step
+    from agent.jetson import Readings
+    from agent.wire.events import EventKind, Severity
+
+POWER_LOOKS = 5
+"""The power that is judged is the mean of so many looks: an inference is a peak."""
+
+RATE_WEIGHT = 0.3
+"""Weight of the newest look in a camera's measured rate."""
+
+CHANGE = 0.1
+"""A camera's limit is set anew when it would change by more than this share."""
+
+
+class SlowedCamera(Protocol):
+    """What is asked of a camera."""
+
+    @property
+    def live(self) -> bool:
+        """Only live cameras are slowed: of a file, every frame is wanted."""
+
+    @property
+    def arrived(self) -> int:
+        """Frames that came from the device since the start."""
+
+    @property
+    def wanted_fps(self) -> float | None:
+        """Frames a second by configuration; None for all."""
+
+    def set_limit(self, fps: float | None) -> None:
+        """Let no more frames through than this; None: as configured."""
+
+
+class Teller(Protocol):
+    """Where events are told."""
+
+    def tell(self, kind: EventKind, severity: Severity, what: str, **data: object) -> None:
+        """See `agent.events.Events.tell`."""
+
+
+class Lighter(Protocol):
+    """What is asked of `agent.governorengine.LightEngines`."""
+
+    def engage(self) -> tuple[str, ...]:
+        """Have lighter engines take over; the slots in which one serves."""
+
+    def release(self) -> None:
+        """Have the slots' own engines take over again."""
+
+
+class Governor:
+    """A thread that looks every `interval_s`.
+
+    Args:
+        config: the settings.
+        look: reads the sensors.
+        cameras: those there are now, by name.
+        lighter: changes engines.
+        events: where steps are told.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        config: GovernorConfig,
+        look: Callable[[], Readings],
+        cameras: Callable[[], Mapping[str, SlowedCamera]],
+        lighter: Lighter,
+        events: Teller,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._config = config
+        self._look = look
+        self._cameras = cameras
+        self._lighter = lighter
+        self._events = events
+        self._clock = clock
+        self._group = ThreadGroup()
+        self._wake = threading.Event()
+        self._closing = False
+        self._state = State()
+        self._engine = config.engine
+        self._slots: tuple[str, ...] = ()
+        self._power: deque[float] = deque(maxlen=POWER_LOOKS)
+        self._counted: int | None = None
+        self._slowed_by: tuple[str, ...] = ()
+        self._rates = _Rates()
+        self._limits: dict[str, float] = {}
+        self._steps = {"down": 0, "up": 0}
+        self._reason = ""
+        self._headroom_c: float | None = None
+
+    def start(self) -> None:
+        """Begin."""
+        self._group.start("governor", self._run)
+
+    def configure(self, config: GovernorConfig) -> None:
+        """Other settings, from the next look on; it begins with doing everything."""
+        self._config = config
+        self._wake.set()
+
+    def close(self, timeout_s: float) -> bool:
+        """Look no more; what was slowed stays so.
+
+        Returns:
+            False if it still looks after `timeout_s`.
+        """
+        self._closing = True
+        self._wake.set()
+        return self._group.wait(timeout_s)
+
+    def state(self) -> dict[str, object]:
+        """For telemetry and the status page."""
+        state: dict[str, object] = {
+            "enabled": self._config.enabled,
+            "level": self._state.level,
+            "levels": self._levels,
+            "fps_limits": {name: round(fps, 2) for name, fps in dict(self._limits).items()},
+            "light_engines": list(self._slots),
+            "steps_down": self._steps["down"],
+            "steps_up": self._steps["up"],
+        }
+        if self._reason:
+            state["reason"] = self._reason
+        if self._headroom_c is not None:
+            state["headroom_c"] = round(self._headroom_c, 1)
+        return state
+
+    @property
+    def _levels(self) -> int:
+        return len(self._config.steps) + self._engine
+
+    def _run(self) -> None:
+        used = self._config
+        while not self._closing:
+            if self._config is not used:
+                used = self._config
+                self._begin_anew(used)
+            self.step()
+            self._wake.wait(used.interval_s)
+            self._wake.clear()
+
+    def _begin_anew(self, config: GovernorConfig) -> None:
+        self._engine = config.engine
+        self._state = State()
+        self._reason = ""
+        self._apply()
+
+    def step(self) -> Step | None:
+        """Look once and do what follows."""
+        readings = self._look()
+        now = self._clock()
+        self._rates.note(now, self._cameras())
+        config = self._config
+        tightest = readings.tightest(config.limit_c)
+        self._headroom_c = None if tightest is None else tightest[1]
+        if (watts := readings.total_w) is not None:
+            self._power.append(watts)
+        power_w = sum(self._power) / len(self._power) if watts is not None else None
+        slowed = self._slowed(readings)
+        if not config.enabled:
+            return None
+        limits = Limits(
+            levels=self._levels,
+            margin_c=config.margin_c,
+            release_c=config.margin_c + config.hysteresis_c,
+            power_w=config.power_w,
+            hold_s=config.hold_s,
+            calm_s=config.calm_s,
+        )
+        before = self._state.level
+        look = Look(now, self._headroom_c, power_w, slowed)
+        self._state, step = decide(self._state, look, limits)
+        self._apply()
+        if step is not None and self._state.level != before:
+            self._steps[step] += 1
+            self._tell(step, before, readings, look)
+        return step
+
+    def _slowed(self, readings: Readings) -> bool:
+        """Whether the board slows itself down, or did since the last look; told when it begins."""
+        counted = sum(readings.overcurrent.values()) + readings.hot_events
+        rose = self._counted is not None and counted > self._counted
+        self._counted = counted
+        by = readings.capping
+        if by and not self._slowed_by:
+            self._events.tell(
+                "governor",
+                "warning",
+                f"the board slows itself down: {', '.join(by)}; cool it better, or lower "
+                "the frame rate or the power mode",
+                **readings.as_dict(),
+            )
+        elif self._slowed_by and not by:
+            self._events.tell("governor", "info", "the board slows itself down no more")
+        self._slowed_by = by
+        return bool(by) or rose
+
+    def _apply(self) -> None:
+        """Make cameras and engines what the level says; also those that came meanwhile."""
+        level, config = self._state.level, self._config
+        share = 1.0 if level == 0 else (1.0, *config.steps)[min(level, len(config.steps))]
+        cameras = self._cameras()
+        for name in self._limits.keys() - cameras.keys():
+            del self._limits[name]
+        for name, camera in cameras.items():
+            self._slow(name, camera, share)
+        if level > len(config.steps) and not self._slots:
+            self._slots = self._lighter.engage()
+            if not self._slots:
+                # Not offered again until the settings change: looking for engines is work.
+                self._engine = False
+                self._state = State(
+                    len(config.steps), self._state.down_s, self._state.up_s, None,
+                    self._state.relapses,
+                )  # fmt: skip
+        elif level <= len(config.steps) and self._slots:
+            self._slots = ()
+            self._lighter.release()
+
+    def _slow(self, name: str, camera: SlowedCamera, share: float) -> None:
+        if not camera.live:
+            return
+        rate = self._rates.of(name)
+        known = [fps for fps in (camera.wanted_fps, rate) if fps]
+        if share == 1.0 or not known:
+            if name in self._limits:
+                del self._limits[name]
+                camera.set_limit(None)
+            return
+        base = min(known)
+        fps = min(base, max(self._config.min_fps, share * base))
+        if abs(fps - self._limits.get(name, 0.0)) > CHANGE * fps:
+            self._limits[name] = fps
+            camera.set_limit(fps)
+
+    def _tell(self, step: Step, before: int, readings: Readings, look: Look) -> None:
+        tightest = readings.tightest(self._config.limit_c)
+        why = []
+        if readings.capping:
+            why.append(f"slowed by {', '.join(readings.capping)}")
+        if tightest is not None:
+            zone, left = tightest
+            why.append(f"{zone.name} at {zone.celsius:.1f} °C, {left:.1f} below slowing down")
+        if look.power_w is not None and self._config.power_w is not None:
+            why.append(f"{look.power_w:.1f} of {self._config.power_w:g} W")
+        self._reason = "; ".join(why) if self._state.level else ""
+        if self._slots:
+            doing = f"lighter engines in {', '.join(self._slots)}"
+        elif self._limits:
+            slowed = sorted(self._limits.items())
+            doing = ", ".join(f"{name} at {fps:.3g} fps" for name, fps in slowed)
+        else:
+            doing = "everything" if self._state.level == 0 else "no live camera to slow"
+        direction = {"down": "less", "up": "more"}[step]
+        self._events.tell(
+            "governor",
+            "warning" if step == "down" else "info",
+            f"does {direction}: {doing} ({'; '.join(why)})",
+            step=step,
+            level_before=before,
+            **self.state(),
+            host=readings.as_dict(),
+        )
+
+
+class _Rates:
+    """How many frames a second each camera delivers, measured."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, tuple[float, int]] = {}
+        self._rates: dict[str, float] = {}
+
+    def note(self, now_s: float, cameras: Mapping[str, SlowedCamera]) -> None:
+        for name, camera in cameras.items():
+            arrived = camera.arrived
+            before_s, before = self._seen.get(name, (now_s, arrived))
+            self._seen[name] = now_s, arrived
+            # A camera that is away delivers nothing; what it delivered is what it will again.
+            if now_s > before_s and arrived > before:
+                rate = (arrived - before) / (now_s - before_s)
+                old = self._rates.get(name, rate)
+                self._rates[name] = old + RATE_WEIGHT * (rate - old)
+        for name in self._seen.keys() - cameras.keys():
+            del self._seen[name]
+            self._rates.pop(name, None)
+
+    def of(self, name: str) -> float | None:
+        return self._rates.get(name)
