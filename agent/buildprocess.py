@@ -23,6 +23,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import psutil
 
+from agent.servicegroup import put_aside
 from engines.backend import Progress
 from engines.errors import BuildError, PlanError
 
@@ -283,6 +284,7 @@ def _register(
 
 def _put_last(pid: int) -> None:
     """Make a process the last to be served, as far as the system allows it."""
+    put_aside(pid)
     with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, pid, NICE)
     with contextlib.suppress(OSError):

@@ -28,17 +28,18 @@ from agent.commands import (
     fleet,
     model,
     run,
+    service,
     update,
     version,
     watch,
 )
-from agent.errors import AgentError, OutputError
+from agent.errors import AgentError, OutputError, ServiceError
 from engines.errors import EngineError, InferenceError
 
 FAILED = 1
 MISTAKE = 2
 
-RUNTIME_FAILURES = (InferenceError, OutputError)
+RUNTIME_FAILURES = (InferenceError, OutputError, ServiceError)
 """Nobody's mistake; all other errors of ours tell the user what to mend."""
 
 DEBUG_VARIABLE = "VIGIA_DEBUG"
@@ -69,6 +70,7 @@ app.add_typer(config.app, name="config")
 app.add_typer(cameras.app, name="cameras")
 app.add_typer(model.app, name="model")
 app.add_typer(engine.app, name="engine")
+app.add_typer(service.app, name="service")
 app.add_typer(enroll.app, name="enroll")
 app.add_typer(update.app, name="update")
 app.add_typer(bundle.app, name="bundle")

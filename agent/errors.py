@@ -69,3 +69,7 @@ class StoreError(AgentError):
 
 class GateError(AgentError):
     """A candidate cannot be judged; says nothing of its quality."""
+
+
+class ServiceError(AgentError):
+    """The systemd service cannot be installed, started or removed."""
