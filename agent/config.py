@@ -24,6 +24,7 @@ from agent.configmodel import (
     TensorRtConfig,
 )
 from agent.configmqtt import DetectionsConfig, MqttConfig, TlsConfig
+from agent.configspool import SpoolConfig
 from agent.configupdates import KeyConfig, UpdatesConfig
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "PipelineConfig",
     "QuantizeConfig",
     "Section",
+    "SpoolConfig",
     "TensorRtConfig",
     "TlsConfig",
     "UpdatesConfig",
@@ -100,6 +102,9 @@ class Config(Section):
         description="Model slots by name; cameras choose one.",
     )
     pipeline: PipelineConfig = Field(default=PipelineConfig(), description="How stages are joined.")
+    spool: SpoolConfig = Field(
+        default=SpoolConfig(), description="What is kept while the broker is away."
+    )
     updates: UpdatesConfig | None = Field(
         default=None, description="Model updates from a fleet controller; default: none."
     )

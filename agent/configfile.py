@@ -156,6 +156,7 @@ def _resolve(config: Config, folder: Path) -> Config:
         tls = mqtt.tls.model_copy(update={n: file(getattr(mqtt.tls, n)) for n in paths})
         mqtt = mqtt.model_copy(update={"tls": tls})
     pipeline = config.pipeline.model_copy(update={"cache_dir": file(config.pipeline.cache_dir)})
+    spool = config.spool.model_copy(update={"dir": file(config.spool.dir)})
     updates = config.updates
     if updates is not None:
         keys = updates.keys.model_copy(update={"module": file(updates.keys.module)})
@@ -167,6 +168,7 @@ def _resolve(config: Config, folder: Path) -> Config:
             "models": models,
             "mqtt": mqtt,
             "pipeline": pipeline,
+            "spool": spool,
             "updates": updates,
         }
     )

@@ -35,12 +35,15 @@ from agent.plans import PlanRequest, default_cache_dir
 from agent.publish import Publisher
 from agent.slotengines import PlannedEngines
 from agent.spool import Spool
+from agent.statefolder import default_state_dir
 from agent.tls import client_context
 from agent.wire import messages
 from agent.wire.schema import TELEMETRY
 from agent.wire.topics import Topics
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from agent.capture.camera import CameraStatus
     from agent.config import Config, UpdatesConfig
     from agent.detection import ModelRef
@@ -68,6 +71,9 @@ begun again at the next start."""
 
 GOVERNOR_STOP_S = 0.2
 """Time for a look at the sensors; a change of engines is not waited for."""
+
+SPOOL_STOP_S = 0.3
+"""Time for the broker to acknowledge events; what it does not is kept on the disk."""
 
 RESTART_CODE = 75
 """Exit code when an operator's command asks for a restart (sysexits.h: EX_TEMPFAIL), so that a
@@ -118,11 +124,24 @@ class Agent:
             client_context(config.mqtt.tls)
         self._client = MqttClient(config.mqtt, self._device, self._boot)
         # Before everything that has something to tell.
-        self._spool = Spool(self._client, self._topics, self._device, self._boot)
+        self._spool = Spool(
+            self._client,
+            self._topics,
+            self._device,
+            self._boot,
+            config.spool,
+            self._spool_folder(),
+            config.mqtt.detections.expiry_s,
+        )
         self._events = Events(self._spool.take_event)
         self._news = News(self._events)
         self._publisher = Publisher(
-            self._client, self._topics, config.mqtt, self._device, self._boot
+            self._client,
+            self._topics,
+            config.mqtt,
+            self._device,
+            self._boot,
+            durable=self._spool if config.spool.detections else None,
         )
         self._host = HostProbe()
         self._herald = Herald(self._client, self._topics, self._device, self._boot, self)
@@ -173,6 +192,7 @@ class Agent:
         """
         self._events.tell("agent", "info", "started", version=__version__)
         self._client.start()
+        self._spool.start(self._events.tell)
         self._publisher.start()
         try:
             if self._updates is not None:
@@ -237,6 +257,13 @@ class Agent:
             )
         )
 
+    def _spool_folder(self) -> Path | None:
+        spool, updates = self._config.spool, self._config.updates
+        if not spool.enabled:
+            return None
+        state = None if updates is None else updates.state_dir
+        return spool.dir or (state or default_state_dir()) / "spool"
+
     def _camera_changed(self, name: str, status: CameraStatus) -> None:
         self._herald.camera(name, status)
         self._news.camera(name, status)
@@ -289,6 +316,7 @@ class Agent:
                 cameras=self._pipeline.stats.recent(),
                 publisher=self._publisher.counters(),
                 broker=self._client.counters(),
+                spool=self._spool.counters(),
                 updates=None if self._updates is None else self._updates.counters(),
                 governor=self._governor.state(),
             ),
@@ -323,4 +351,5 @@ class Agent:
         finally:
             self._publisher.close(FLUSH_TIMEOUT_S)
             self._telemetry()
+            self._spool.close(SPOOL_STOP_S)
             self._client.close(FLUSH_TIMEOUT_S)

@@ -28,9 +28,10 @@ from agent.bundle.documents import MAX_ENROLMENT_BYTES, Enrolment
 from agent.bundle.filekeys import TLS_FILE, load_tls, make_tls
 from agent.bundle.firstroot import ROOT_FILE, read_root
 from agent.bundle.identity import make_identity
-from agent.bundle.keys import default_state_dir, make_keys
+from agent.bundle.keys import make_keys
 from agent.bundle.strict import decode
 from agent.errors import BundleError, KeyStoreError, ManifestError
+from agent.statefolder import default_state_dir
 from engines.durable import sync_folder, write_new
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections import Counter, deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from agent.errors import WireError
 from agent.outbox import Draft, MemoryOutbox
@@ -35,6 +35,15 @@ MAX_INBOX = 256
 NS_PER_S = 1_000_000_000
 
 
+class Durable(Protocol):
+    """Keeps messages on a disk and sends them itself; see `agent.spool.Spool`."""
+
+    def take_detection(
+        self, camera: str, seq: int, dropped: int, body: bytes, *, replay: bool
+    ) -> None:
+        """Take a message; returns at once."""
+
+
 class Publisher:
     """An `agent.interfaces.Sink` that publishes over a `Broker`.
 
@@ -45,6 +54,7 @@ class Publisher:
         device: device id.
         boot: id of this run of the agent.
         outbox: keeps what cannot be sent; in memory by default.
+        durable: takes everything instead, if given; what it loses leaves gaps in `seq`.
     """
 
     def __init__(
@@ -55,6 +65,7 @@ class Publisher:
         device: str,
         boot: str,
         outbox: Outbox | None = None,
+        durable: Durable | None = None,
     ) -> None:
         self._broker = broker
         self._topics = topics
@@ -62,6 +73,7 @@ class Publisher:
         self._device = device
         self._boot = boot
         self._outbox = outbox or MemoryOutbox(config.outbox_messages, config.outbox_bytes)
+        self._durable = durable
         self._lock = threading.Condition()
         self._inbox: deque[tuple[Result, bool]] = deque()
         self._limits: dict[str, RateLimit] = {}
@@ -158,6 +170,12 @@ class Publisher:
             if withheld is not None:
                 self._withheld[withheld] += 1
                 self._carried[camera] = dropped
+                return
+            if self._durable is not None:
+                number = self._numbers[camera]
+                self._durable.take_detection(camera, number, dropped, body, replay=late)
+                self._numbers[camera] += 1
+                self._published += 1
                 return
             for lost in self._outbox.put(Draft(camera, body, dropped, replay=late)):
                 self._drops["outbox"] += 1

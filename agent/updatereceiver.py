@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from agent import __version__
 from agent.bundle.firstroot import read_root
-from agent.bundle.keys import default_state_dir
 from agent.bundle.trust import Trust
 from agent.device import hardware_class, jetpack
+from agent.statefolder import default_state_dir
 from agent.update.course import Course
 from agent.update.fetch import Fetcher
 from agent.update.inbox import Inbox

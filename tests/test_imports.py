@@ -39,6 +39,7 @@ PROJECT: dict[str, tuple[str, ...]] = {
     "agent.opencv": ("agent.errors",),
     "agent.device": ("agent.config", "agent.jetson"),
     "agent.memory": (),
+    "agent.statefolder": (),
     "agent.jetson": ("agent.doctor_host",),
     "agent.governor": (),
     "agent.governorrun": ("agent.configgovernor", "agent.governor", "agent.jetson",
@@ -106,7 +107,8 @@ PROJECT: dict[str, tuple[str, ...]] = {
     "agent.tls": ("agent.config", "agent.errors"),
     # The road of an update. What says whether a bundle may be trusted knows no network and no disk
     # but the one it is told.
-    "agent.bundle*": ("agent.bundle*", "agent.config", "agent.errors", "agent.wire*",
+    "agent.bundle*": ("agent.bundle*", "agent.config", "agent.errors", "agent.statefolder",
+                      "agent.wire*",
                       "engines.durable", "engines.errors", "engines.filelock", "engines.onnxfile"),
     "agent.update": (),
     "agent.update.*": ("agent.bundle*", "agent.config", "agent.errors", "agent.interfaces",

@@ -7,7 +7,6 @@ token that performs what is asked of a key and never gives it out.
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from agent.bundle import filekeys
@@ -15,6 +14,7 @@ from agent.errors import KeyStoreError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
     from typing import Literal
 
     from securesystemslib.signer import Signer
@@ -118,21 +118,6 @@ def make_keys(
     from agent.bundle.pkcs11 import make_token_keys  # noqa: PLC0415 - an extra that few install
 
     return make_token_keys(*_token(config))
-
-
-def default_state_dir(environ: Mapping[str, str] = os.environ) -> Path:
-    """Where what must survive a restart lies, if the configuration does not say.
-
-    systemd's `StateDirectory=`, else the XDG state folder.
-    """
-    given = environ.get("STATE_DIRECTORY")
-    if given:
-        # Several folders are separated by colons; the first is the unit's main one.
-        return Path(given.split(":")[0])
-    xdg = environ.get("XDG_STATE_HOME")
-    # A relative path is to be ignored (XDG Base Directory Specification 0.8).
-    base = Path(xdg) if xdg and Path(xdg).is_absolute() else Path.home() / ".local" / "state"
-    return base / "vigia"
 
 
 def _token(config: KeyConfig) -> tuple[Path, str, str]:

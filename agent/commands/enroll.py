@@ -144,12 +144,12 @@ def _where(config: Path, state: Path | None, device: str | None) -> tuple[Config
     """The configuration if there is one yet, the state folder, and the device id."""
     import re
 
-    from agent.bundle.keys import default_state_dir
     from agent.config import DeviceConfig
     from agent.configbase import NAME_PATTERN
     from agent.configfile import load
     from agent.device import device_id
     from agent.errors import ConfigError
+    from agent.statefolder import default_state_dir
 
     settings = load(config) if config != DEFAULT_CONFIG or config.exists() else None
     if device is not None and not re.fullmatch(NAME_PATTERN, device):

@@ -130,9 +130,9 @@ def _folder(config: Path, state: Path | None) -> tuple[Path, tuple[str, ...]]:
     """The state folder, and the slots of the configuration where one was read."""
     if state is not None:
         return state, ()
-    from agent.bundle.keys import default_state_dir
     from agent.configfile import load
     from agent.errors import ConfigError
+    from agent.statefolder import default_state_dir
 
     settings = load(config)
     if settings.updates is None:

@@ -217,6 +217,7 @@ def encode_telemetry(
     publisher: Mapping[str, object],
     broker: Mapping[str, object] | None = None,
     *,
+    spool: Mapping[str, object] | None = None,
     updates: Mapping[str, object] | None = None,
     governor: Mapping[str, object] | None = None,
     ts: float | None = None,
@@ -230,6 +231,7 @@ def encode_telemetry(
         cameras: `agent.pipeline.stats.PipelineStats.recent`.
         publisher: `agent.publish.Publisher.counters`.
         broker: `agent.mqtt.MqttClient.counters`.
+        spool: `agent.spool.Spool.counters`.
         updates: `agent.updates.Updates.counters`.
         governor: `agent.governorrun.Governor.state`.
         ts: seconds since the epoch; now if None.
@@ -243,7 +245,7 @@ def encode_telemetry(
         "cameras": dict(cameras),
         "publisher": dict(publisher),
     }
-    optional = {"broker": broker, "updates": updates, "governor": governor}
+    optional = {"broker": broker, "spool": spool, "updates": updates, "governor": governor}
     message |= {name: dict(value) for name, value in optional.items() if value is not None}
     return _encode(message)
 

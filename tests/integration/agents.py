@@ -37,7 +37,12 @@ class Agents:
             stderr=log,
             stdout=log,
             cwd=ROOT,
-            env={**os.environ, "XDG_CACHE_HOME": str(self._folder / "cache"), **environ},
+            env={
+                **os.environ,
+                "XDG_CACHE_HOME": str(self._folder / "cache"),
+                "XDG_STATE_HOME": str(self._folder / "state"),
+                **environ,
+            },
         )
         log.close()
         self._processes.append(process)

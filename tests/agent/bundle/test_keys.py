@@ -3,9 +3,10 @@ from pathlib import Path
 import pytest
 
 from agent.bundle.filekeys import KEM_FILE, SIGN_FILE
-from agent.bundle.keys import default_state_dir, make_keys, open_keys
+from agent.bundle.keys import make_keys, open_keys
 from agent.config import KeyConfig
 from agent.errors import KeyStoreError
+from agent.statefolder import default_state_dir
 
 FILE = KeyConfig()
 CREDENTIAL = KeyConfig(kind="credential")
