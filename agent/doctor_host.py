@@ -28,6 +28,9 @@ JetPack 5 and before."""
 CAPPING = re.compile(r"^(Processor|(thermal-)?cpufreq.*|.*-throttle-alert|hot-surface-alert)$")
 """Types of cooling devices that cool by slowing down; fans are none of them."""
 
+HERTZ = re.compile(r"\d{1,12}", re.ASCII)
+"""A frequency in Hz."""
+
 NO_LIMIT_BYTES = 2**60
 """A memory limit above this is version 1's way to say that there is none."""
 
@@ -258,7 +261,7 @@ class HostFiles:
                 now=self._scaled(folder / "cur_freq", HZ_PER_MHZ),
                 low=self._scaled(folder / "min_freq", HZ_PER_MHZ),
                 high=self._scaled(folder / "max_freq", HZ_PER_MHZ),
-                most=max((int(n) / HZ_PER_MHZ for n in steps if n.isdigit()), default=None),
+                most=max((int(n) / HZ_PER_MHZ for n in steps if HERTZ.fullmatch(n)), default=None),
             )
 
     def _scaled(self, name: Path, unit: float) -> float | None:

@@ -1,8 +1,8 @@
 """When to do less, and when to do more again: the governor's decisions. Pure.
 
 Heat answers late, so a step down waits for the one before to show; a step up waits until it has
-been calm for long, and longer each time that a step up had to be taken back soon. Between the two
-limits lies a band in which nothing happens.
+been calm for long, and longer each time that a step up had to be taken back before it had been calm
+there for as long. Between the two limits lies a band in which nothing happens.
 """
 
 from __future__ import annotations
@@ -64,15 +64,15 @@ class State:
     Attributes:
         level: how much less is done; 0 is everything.
         down_s: when the last step down was, or None.
-        up_s: when the last step up was, or None.
         calm_since_s: since when it has been cool, or None.
-        relapses: steps up that were taken back soon, and not forgotten yet.
+        unproven: the last step was one up, and it has not been calm for long since.
+        relapses: steps up that had to be taken back, and are not forgotten yet.
     """
 
     level: int = 0
     down_s: float | None = None
-    up_s: float | None = None
     calm_since_s: float | None = None
+    unproven: bool = False
     relapses: int = 0
 
     def wait_s(self, limits: Limits) -> float:
@@ -117,9 +117,9 @@ def _less(state: State, now: float, limits: Limits) -> tuple[State, Step | None]
     held = state.down_s is not None and now - state.down_s < limits.hold_s
     if held or state.level >= limits.levels:
         return state, None
-    soon = state.up_s is not None and now - state.up_s < state.wait_s(limits)
-    relapses = min(MAX_RELAPSES, state.relapses + soon)
-    return replace(state, level=state.level + 1, down_s=now, relapses=relapses), "down"
+    relapses = min(MAX_RELAPSES, state.relapses + state.unproven)
+    level = state.level + 1
+    return replace(state, level=level, down_s=now, unproven=False, relapses=relapses), "down"
 
 
 def _more(state: State, now: float, limits: Limits) -> tuple[State, Step | None]:
@@ -128,6 +128,6 @@ def _more(state: State, now: float, limits: Limits) -> tuple[State, Step | None]
     if now - state.calm_since_s < state.wait_s(limits):
         return state, None
     if state.level == 0:
-        return replace(state, relapses=0), None
+        return replace(state, unproven=False, relapses=0), None
     # The next step up needs a calm time of its own.
-    return replace(state, level=state.level - 1, up_s=now, calm_since_s=now), "up"
+    return replace(state, level=state.level - 1, unproven=True, calm_since_s=now), "up"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from agent.governor import Limits, Look, State, decide
@@ -226,10 +227,7 @@ class Governor:
             if not self._slots:
                 # Not offered again until the settings change: looking for engines is work.
                 self._engine = False
-                self._state = State(
-                    len(config.steps), self._state.down_s, self._state.up_s, None,
-                    self._state.relapses,
-                )  # fmt: skip
+                self._state = replace(self._state, level=len(config.steps), calm_since_s=None)
         elif level <= len(config.steps) and self._slots:
             self._slots = ()
             self._lighter.release()

@@ -43,6 +43,8 @@ SwapFree:        3901408 kB
 GPU = "sys/class/devfreq/17000000.gpu"
 THERMAL = "sys/class/thermal"
 OVERCURRENT = "sys/class/hwmon/hwmon3"
+POWER = "sys/class/hwmon/hwmon1"
+"""An INA3221: three channels in millivolts and milliamperes, then sums without a voltage."""
 
 FILES = {
     "proc/device-tree/model": "NVIDIA Jetson Orin Nano Engineering Reference Developer Kit\0",
@@ -79,6 +81,20 @@ FILES = {
     f"{GPU}/max_freq": "1020000000\n",
     f"{GPU}/available_frequencies": "306000000 408000000 510000000 612000000 714000000 816000000 "
     "918000000 1020000000\n",
+    f"{GPU}/device/load": "734\n",
+    f"{POWER}/name": "ina3221\n",
+    f"{POWER}/in1_label": "VDD_IN\n",
+    f"{POWER}/in1_input": "4968\n",
+    f"{POWER}/curr1_input": "1680\n",
+    f"{POWER}/in2_label": "VDD_CPU_GPU_CV\n",
+    f"{POWER}/in2_input": "4960\n",
+    f"{POWER}/curr2_input": "712\n",
+    f"{POWER}/in3_label": "VDD_SOC\n",
+    f"{POWER}/in3_input": "4968\n",
+    f"{POWER}/curr3_input": "456\n",
+    f"{POWER}/in7_label": "sum of shunt voltages\n",
+    f"{POWER}/in7_input": "3\n",
+    f"{POWER}/curr4_input": "2848\n",
     "sys/class/devfreq/15340000.vic/cur_freq": "115200000\n",
     f"{THERMAL}/thermal_zone0/type": "cpu-thermal\n",
     f"{THERMAL}/thermal_zone0/temp": "52875\n",
