@@ -39,6 +39,7 @@ PROJECT: dict[str, tuple[str, ...]] = {
     "agent.opencv": ("agent.errors",),
     "agent.device": ("agent.config", "agent.jetson"),
     "agent.memory": (),
+    "agent.sdnotify": (),
     "agent.statefolder": (),
     "agent.jetson": ("agent.doctor_host",),
     "agent.governor": (),
