@@ -60,6 +60,7 @@ DEVICE_WRITES = (
     "%u/status",
     "%u/info",
     "%u/telemetry",
+    "%u/events",
     "%u/check",
     "%u/cam/#",
     "%u/model/#",

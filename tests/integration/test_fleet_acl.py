@@ -278,7 +278,7 @@ def test_a_device_reads_nothing_of_another(filled, connect, topic_filter):
         A.check,
         A.camera_status("door"),
         A.detections("door"),
-        A.events("door"),
+        A.events,
         A.model_state("main"),
         A.update_request,
         A.update_report("main"),

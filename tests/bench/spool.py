@@ -1,0 +1,171 @@
+"""The spool: what a broker that is away costs the pipeline and the flash, and what is lost.
+
+A real agent with a synthetic camera at 30 fps spools its detections (the same road as events, as
+many messages as asked); the broker is killed for a while and comes back. The latencies are those
+that the messages themselves carry, before and while the broker was away.
+
+    scripts/bench spool --seconds 600 --json out/spool.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from agent.spoolfile import SpoolFile
+from agent.spoolitem import Item
+from tests.integration.mosquitto import Mosquitto
+from tests.integration.subscriber import Subscriber
+
+ROOT = Path(__file__).parents[2]
+RATE_HZ = 30
+BODY_BYTES = 300
+SOON_S = 60.0
+
+
+def p95(values: list[float]) -> float:
+    """The 95th percentile."""
+    return statistics.quantiles(values, n=20)[-1]
+
+
+def written_bytes(pid: int) -> int:
+    """What a process has caused to be written to disks."""
+    text = Path(f"/proc/{pid}/io").read_text()
+    return int(dict(line.split(": ") for line in text.splitlines())["write_bytes"])
+
+
+def outage(folder: Path, seconds: float) -> dict[str, Any]:
+    """Run the agent, take the broker away for a while, and read everything that comes."""
+    broker = Mosquitto(folder / "broker", {"plain": ("allow_anonymous true",)})
+    broker.start()
+    config = {
+        "device": {"id": "d"},
+        "mqtt": {
+            "host": "127.0.0.1",
+            "port": broker.port,
+            "prefix": "s",
+            "telemetry_interval_s": 2,
+            "reconnect_max_s": 1,
+        },
+        "cameras": {"scene": {"source": f"synthetic://320x240@{RATE_HZ}"}},
+        "models": {"main": {"path": str(ROOT / "examples/conveyor/conveyor-n.onnx"), "threads": 1}},
+        "spool": {"dir": str(folder / "spool"), "detections": True},
+    }
+    path = folder / "agent.yaml"
+    path.write_text(yaml.safe_dump(config))
+    log = (folder / "agent.log").open("wb")
+    rest = threading.Event()
+    with Subscriber(broker.port, "s/#", qos=1) as reader:
+        topic = "s/d/cam/scene/detections"
+        agent = subprocess.Popen(
+            [sys.executable, "-m", "agent", "run", "-c", str(path)], stderr=log, cwd=ROOT,
+            env={**os.environ, "XDG_CACHE_HOME": str(folder / "cache")},
+        )  # fmt: skip
+        try:
+            reader.wait_for(lambda _: len(reader.on(topic)) > RATE_HZ * 3, SOON_S)
+            rest.wait(seconds)
+            online = written_bytes(agent.pid)
+            away_at = time.time()
+            broker.kill()
+            rest.wait(seconds)
+            flash = written_bytes(agent.pid) - online
+            back_at = time.time()
+            broker.start()
+            began = time.monotonic()
+            reader.wait_for(lambda all_: not all_[-1].json.get("replay", True), SOON_S + seconds)
+            caught_up_s = time.monotonic() - began
+            rest.wait(5)
+            # The same again with nothing spooled, so that warming up is not taken for a cost.
+            agent.send_signal(signal.SIGTERM)
+            agent.wait(SOON_S)
+            rest.wait(1)
+            found = [m.json for m in reader.on(topic)]
+            spool = [m.json["spool"] for m in reader.on("s/d/telemetry")][-1]
+        finally:
+            agent.kill()
+            broker.kill()
+    first = list({m["seq"]: m for m in found}.values())
+    seqs = [m["seq"] for m in first]
+    # The reader is away while the broker is: what was acknowledged just before may miss it.
+    before = [m["lat_ms"]["total"] for m in first if away_at - seconds < m["ts"] < away_at]
+    during = [m["lat_ms"]["total"] for m in first if away_at + 1 < m["ts"] < back_at]
+    return {
+        "seconds_away": seconds,
+        "messages": len(seqs),
+        "lost": (max(seqs) + 1 - len(seqs)) if seqs else None,
+        "in_order": seqs == sorted(seqs),
+        "repeated": len(found) - len(first),
+        "messages_while_away": len(during),
+        "rate_hz": round(len(during) / seconds, 1),
+        "p95_ms_before": round(p95(before), 2),
+        "p95_ms_away": round(p95(during), 2),
+        "p50_ms_before": round(statistics.median(before), 2),
+        "p50_ms_away": round(statistics.median(during), 2),
+        "caught_up_s": round(caught_up_s, 2),
+        "bytes_written_while_away": flash,
+        "bytes_written_per_message": round(flash / max(1, len(during))),
+        "payload_bytes_per_message": round(
+            statistics.mean(len(json.dumps(m)) for m in first) if first else 0
+        ),
+        "spool": spool,
+    }
+
+
+def amplification(folder: Path, batch: int, messages: int = 1800) -> dict[str, Any]:
+    """Bytes that reach the disk for each message of `BODY_BYTES`, written and later deleted."""
+    file = SpoolFile(folder / f"batch{batch}.db")
+    body = os.urandom(BODY_BYTES)
+    items = [Item(n, "b1234567", "", n, 0, True, 1e9 + n, body) for n in range(messages)]
+    before = written_bytes(os.getpid())
+    began = time.monotonic()
+    for first in range(0, messages, batch):
+        file.change(items[first : first + batch], ())
+    took = time.monotonic() - began
+    added = written_bytes(os.getpid()) - before
+    for first in range(0, messages, batch):
+        file.change((), range(first, min(messages, first + batch)))
+    file.close()
+    whole = written_bytes(os.getpid()) - before
+    return {
+        "batch": batch,
+        "body_bytes": BODY_BYTES,
+        "bytes_per_message_added": round(added / messages),
+        "bytes_per_message_added_and_deleted": round(whole / messages),
+        "ms_per_transaction": round(took / (messages / batch) * 1000, 2),
+    }
+
+
+def main() -> None:
+    """Measure, print, and write where asked."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=30.0)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--folder", type=Path, help="on the disk to measure")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=options.folder) as name:
+        folder = Path(name)
+        report = {
+            "write_amplification": [amplification(folder, batch) for batch in (1, 30, 300)],
+            "outage": outage(folder, options.seconds),
+        }
+    text = json.dumps(report, indent=2)
+    print(text)
+    if options.json is not None:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
