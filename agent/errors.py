@@ -19,6 +19,10 @@ class CaptureError(AgentError):
     """A source could not be opened or read; a live source may be tried again."""
 
 
+class PipelineError(AgentError):
+    """A camera cannot be taken into, or out of, the running pipeline."""
+
+
 class BrokerError(AgentError):
     """The broker could not be reached, or refused us."""
 

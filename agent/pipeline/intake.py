@@ -43,6 +43,7 @@ class _Mailbox:
     taken: int = 0
     skipped: int = 0
     ended: bool = False
+    removed: bool = False
 
 
 class Intake:
@@ -58,6 +59,7 @@ class Intake:
         self._limit = queue_frames
         self._turns = deque(self._boxes)
         self._closed = False
+        self._over = False
         self._lock = threading.Lock()
         self._arrived = threading.Condition(self._lock)
         self._room = threading.Condition(self._lock)
@@ -66,21 +68,50 @@ class Intake:
         """Hand over a frame; waits for room only if the camera is lossless.
 
         Returns:
-            False if the intake is closed and the frame was not taken.
+            False if the intake is closed, or the camera removed, and the frame was not taken.
         """
         with self._lock:
             box = self._boxes[frame.camera]
             if box.lossless:
-                while len(box.waiting) >= self._limit and not self._closed:
+                while len(box.waiting) >= self._limit and not (self._closed or box.removed):
                     self._room.wait()
             elif box.waiting:
                 box.waiting.clear()
                 box.skipped += 1
-            if self._closed:
+            if self._closed or box.removed:
                 return False
             box.waiting.append(frame)
             self._arrived.notify()
             return True
+
+    def add(self, camera: str, *, lossless: bool) -> bool:
+        """Take frames of one more camera, or of one that was removed and comes back.
+
+        Its tickets go on being numbered where they ended.
+
+        Returns:
+            False if the intake is closed or everything has ended: nobody would take them.
+        """
+        with self._lock:
+            if self._closed or self._over:
+                return False
+            box = self._boxes.get(camera)
+            if box is None:
+                self._boxes[camera] = _Mailbox(lossless)
+                self._turns.append(camera)
+            else:
+                box.lossless, box.ended, box.removed = lossless, False, False
+            return True
+
+    def remove(self, camera: str) -> None:
+        """Take no more frames of a camera; those that wait are still given out.
+
+        An intake without cameras does not end by that: another may come.
+        """
+        with self._lock:
+            self._boxes[camera].removed = True
+            self._arrived.notify_all()
+            self._room.notify_all()
 
     def end(self, camera: str) -> None:
         """Say that this camera gives no more; when all have ended, `take` drains and ends."""
@@ -139,9 +170,14 @@ class Intake:
                 if tickets:
                     self._room.notify_all()
                     return tickets
-                if self._closed or all(box.ended for box in self._boxes.values()):
+                if self._closed or self._all_ended():
+                    self._over = True
                     return []
                 self._arrived.wait()
+
+    def _all_ended(self) -> bool:
+        there = [box for box in self._boxes.values() if not box.removed]
+        return bool(there) and all(box.ended for box in there)
 
     def newer(self, ticket: Ticket) -> Ticket | None:
         """A newer frame of a live ticket's camera, to be run in the ticket's place, or None.

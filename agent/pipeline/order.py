@@ -34,6 +34,10 @@ class Sequencer:
         self._lines = {name: _Line() for name in cameras}
         self._sink = sink
 
+    def add(self, camera: str) -> None:
+        """A line for one more camera; one that had a line goes on with it."""
+        self._lines.setdefault(camera, _Line())
+
     def complete(self, ticket: Ticket, result: Result | None) -> None:
         """Finish a ticket; hands the sink every result whose turn has come.
 

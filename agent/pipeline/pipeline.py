@@ -7,10 +7,11 @@ sink gets the last result. Nothing calls back upstream.
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from agent.backoff import Backoff
+from agent.errors import PipelineError
 from agent.pipeline.intake import Intake
 from agent.pipeline.order import Sequencer
 from agent.pipeline.runner import ModelRunner
@@ -29,6 +30,13 @@ if TYPE_CHECKING:
 RELOAD_INITIAL_S = 0.5
 RELOAD_MAX_S = 60.0
 """Bounds of the back-off between attempts to load a failed model."""
+
+
+REMOVE_TIMEOUT_S = 5.0
+"""Time for a camera that is taken out to end."""
+
+MAX_NAMES = 256
+"""Names of cameras that one run may see; of each, its numbers are remembered."""
 
 
 class Feed(Protocol):
@@ -57,12 +65,21 @@ class CameraPlan:
     max_age_ms: float | None = None
 
 
+@dataclass(slots=True, eq=False)
+class _Station:
+    """A camera's plan, and its thread."""
+
+    plan: CameraPlan
+    stop: threading.Event = field(default_factory=threading.Event)
+    ended: threading.Event = field(default_factory=threading.Event)
+
+
 class Pipeline:
     """All threads of capture and inference.
 
     Args:
         cameras: plans by camera name.
-        models: how to load each model slot that a camera names.
+        models: how to load each model slot that a camera names, or may name later.
         sink: takes the results.
         queue_frames: frames of a lossless camera that may wait.
         changed: called when a model's health changes, from any thread.
@@ -78,29 +95,24 @@ class Pipeline:
         changed: Callable[[], None] = lambda: None,
     ) -> None:
         self.stats = PipelineStats(cameras)
-        self._cameras = cameras
-        self._stop = threading.Event()
+        # What other threads iterate is replaced, never changed.
+        self._cameras = {name: _Station(plan) for name, plan in cameras.items()}
+        self._names = set(cameras)
+        self._changing = threading.Lock()
+        self._stopping = False
+        self._models = models
+        self._sink = sink
+        self._queue_frames = queue_frames
+        self._changed = changed
         self._group = ThreadGroup(on_error=self.stop)
         self._intakes: dict[str, Intake] = {}
+        self._sequencers: dict[str, Sequencer] = {}
+        self._max_age_ns: dict[str, float] = {}
         self.runners: dict[str, ModelRunner] = {}
         for slot in sorted({plan.slot for plan in cameras.values()}):
-            users = {name: plan for name, plan in cameras.items() if plan.slot == slot}
-            intake = Intake({n: not p.feed.live for n, p in users.items()}, queue_frames)
-            self._intakes[slot] = intake
-            self.runners[slot] = ModelRunner(
-                slot=slot,
-                load=models[slot],
-                intake=intake,
-                sequencer=Sequencer(users, sink),
-                stats=self.stats,
-                max_age_ns={
-                    n: p.max_age_ms * NS_PER_MS
-                    for n, p in users.items()
-                    if p.max_age_ms is not None
-                },
-                backoff=Backoff(RELOAD_INITIAL_S, RELOAD_MAX_S),
-                changed=changed,
-            )
+            self._open_slot(slot, {n: plan for n, plan in cameras.items() if plan.slot == slot})
+        for name, plan in cameras.items():
+            self._limit_age(name, plan)
 
     def load(self) -> dict[str, EngineError]:
         """Load every model.
@@ -125,8 +137,63 @@ class Pipeline:
         """Start the threads."""
         for slot, runner in self.runners.items():
             self._group.start(f"model-{slot}", runner.run)
-        for name, plan in self._cameras.items():
-            self._group.start(f"camera-{name}", self._capture, name, plan)
+        for name, station in self._cameras.items():
+            self._group.start(f"camera-{name}", self._capture, name, station)
+
+    def add(self, name: str, plan: CameraPlan) -> None:
+        """Take in one more camera while the others run; call after `start`.
+
+        A camera that had the name before is followed: numbers of tickets go on.
+
+        Raises:
+            PipelineError: the name is taken, or nothing can be taken in any more.
+        """
+        with self._changing:
+            if name in self._cameras:
+                raise PipelineError(f"camera {name}: it runs already; remove it first")
+            if name not in self._names and len(self._names) >= MAX_NAMES:
+                raise PipelineError(
+                    f"camera {name}: {MAX_NAMES} names were used since the start; restart the agent"
+                )
+            if self._stopping:
+                raise PipelineError(f"camera {name}: the pipeline is stopping")
+            lossless = not plan.feed.live
+            if plan.slot not in self.runners:
+                self._open_slot(plan.slot, {name: plan})
+                self._group.start(f"model-{plan.slot}", self.runners[plan.slot].run)
+            else:
+                self._sequencers[plan.slot].add(name)
+                if not self._intakes[plan.slot].add(name, lossless=lossless):
+                    raise PipelineError(
+                        f"camera {name}: all cameras of the model {plan.slot} have ended, and its "
+                        "workers with them; restart the agent"
+                    )
+            self._limit_age(name, plan)
+            self.stats.add(name)
+            self._names.add(name)
+            station = _Station(plan)
+            self._cameras = {**self._cameras, name: station}
+            self._group.start(f"camera-{name}", self._capture, name, station)
+
+    def remove(self, name: str, timeout_s: float = REMOVE_TIMEOUT_S) -> None:
+        """End one camera while the others run; what it has delivered is still analysed.
+
+        Raises:
+            PipelineError: there is no such camera, or it does not end in time. Then its frames are
+                not taken any more, and it can be removed again later.
+        """
+        with self._changing:
+            station = self._cameras.get(name)
+            if station is None:
+                raise PipelineError(f"camera {name}: there is none that runs")
+            station.stop.set()
+            self._intakes[station.plan.slot].remove(name)
+            if not station.ended.wait(timeout_s):
+                raise PipelineError(
+                    f"camera {name}: it does not end within {timeout_s:g} s; restart the agent"
+                )
+            self._cameras = {n: s for n, s in self._cameras.items() if n != name}
+            self.stats.remove(name)
 
     def swap(self, slot: str, model: LoadedModel) -> Future[None]:
         """Have another model take over a slot between two frames; see `ModelRunner.swap`."""
@@ -143,7 +210,8 @@ class Pipeline:
 
     def cameras_of(self, slot: str) -> dict[str, bool]:
         """The cameras of a slot by name, and whether each is live."""
-        return {n: plan.feed.live for n, plan in self._cameras.items() if plan.slot == slot}
+        plans = {name: station.plan for name, station in self._cameras.items()}
+        return {name: plan.feed.live for name, plan in plans.items() if plan.slot == slot}
 
     def waiting(self, slot: str) -> int:
         """How many frames wait for a slot's model."""
@@ -151,7 +219,9 @@ class Pipeline:
 
     def stop(self) -> None:
         """Stop the cameras; what they have delivered is still analysed. Returns at once."""
-        self._stop.set()
+        self._stopping = True
+        for station in self._cameras.values():
+            station.stop.set()
         for runner in self.runners.values():
             runner.stop()
         for intake in self._intakes.values():
@@ -179,9 +249,37 @@ class Pipeline:
         for runner in self.runners.values():
             runner.close()
 
-    def _capture(self, name: str, plan: CameraPlan) -> None:
-        intake = self._intakes[plan.slot]
+    def _open_slot(self, slot: str, users: Mapping[str, CameraPlan]) -> None:
+        intake = Intake({n: not p.feed.live for n, p in users.items()}, self._queue_frames)
+        sequencer = Sequencer(users, self._sink)
+        runner = ModelRunner(
+            slot=slot,
+            load=self._models[slot],
+            intake=intake,
+            sequencer=sequencer,
+            stats=self.stats,
+            max_age_ns=self._max_age_ns,
+            backoff=Backoff(RELOAD_INITIAL_S, RELOAD_MAX_S),
+            changed=self._changed,
+        )
+        self._intakes = {**self._intakes, slot: intake}
+        self._sequencers = {**self._sequencers, slot: sequencer}
+        self.runners = {**self.runners, slot: runner}
+
+    def _limit_age(self, name: str, plan: CameraPlan) -> None:
+        if plan.max_age_ms is None:
+            self._max_age_ns.pop(name, None)
+        else:
+            self._max_age_ns[name] = plan.max_age_ms * NS_PER_MS
+
+    def _capture(self, name: str, station: _Station) -> None:
+        intake = self._intakes[station.plan.slot]
+        if self._stopping:
+            # `stop` may have come between the look in `add` and this thread.
+            station.stop.set()
+            intake.close()
         try:
-            plan.feed.run(intake.put, self._stop)
+            station.plan.feed.run(intake.put, station.stop)
         finally:
             intake.end(name)
+            station.ended.set()

@@ -121,6 +121,20 @@ class PipelineStats:
         self._recent = {name: CameraStats() for name in self._cameras}
         self._windows: list[Window] = []
 
+    def add(self, camera: str) -> None:
+        """Count for one more camera, from 0."""
+        with self._lock:
+            self._cameras = (*(n for n in self._cameras if n != camera), camera)
+            for counted in (self._total, self._recent, *(w.cameras for w in self._windows)):
+                counted.setdefault(camera, CameraStats())
+
+    def remove(self, camera: str) -> None:
+        """Forget a camera; what still comes of its frames is not counted."""
+        with self._lock:
+            self._cameras = tuple(n for n in self._cameras if n != camera)
+            self._total.pop(camera, None)
+            self._recent.pop(camera, None)
+
     def result(self, camera: str, times: StageTimes, objects: int = 0) -> None:
         """Count one analysed frame and the objects found in it."""
         with self._lock:
@@ -168,5 +182,5 @@ class PipelineStats:
         return {name: stats.snapshot(seconds) for name, stats in recent.items()}
 
     def _of(self, camera: str) -> list[CameraStats]:
-        others = [window.cameras[camera] for window in self._windows]
-        return [self._total[camera], self._recent[camera], *others]
+        counted = (self._total, self._recent, *(window.cameras for window in self._windows))
+        return [cameras[camera] for cameras in counted if camera in cameras]
