@@ -14,7 +14,7 @@ import time
 from typing import TYPE_CHECKING, Protocol
 
 from agent.spooldisk import Disk
-from agent.spoolitem import DETECTION, EVENT, Item, Memory, first_key
+from agent.spoolitem import DETECTION, EVENT, PRIORITIES, Item, Memory, first_key
 from agent.spoolwindow import Window
 from agent.threads import ThreadGroup
 from agent.wire.events import event_body, event_head
@@ -257,7 +257,7 @@ class Spool:
 
     def _next(self) -> tuple[Item | None, bool]:
         """What is to be sent next, and whether it is on the disk."""
-        for priority in (EVENT, DETECTION):
+        for priority in PRIORITIES:
             item = self._disk.next(priority, self._window.keys())
             if item is not None:
                 return item, True
@@ -299,19 +299,22 @@ class Spool:
 
     def _flush(self, *, all_: bool = False) -> None:
         with self._lock:
+            full = len(self._memory) >= FLUSH_MESSAGES
+            if not (all_ or full or self._flush_in() <= 0):
+                return
             new = self._memory.all()
-        due = all_ or len(new) >= FLUSH_MESSAGES or self._flush_in(new) <= 0
-        if not due or not self._disk.change(new, self._window.unwritten(), self._window):
+        if not self._disk.change(new, self._window.unwritten(), self._window):
             return
         with self._lock:
             for item in new:
                 self._memory.pop(item.key)
 
-    def _flush_in(self, new: list[Item]) -> float:
-        """Seconds until something must be written; infinite if nothing waits for that."""
+    def _flush_in(self) -> float:
+        """Seconds until something must be written, or infinite; called under the lock."""
         if not self._disk.usable:
             return float("inf")
-        since = [i.taken for i in (*new, *self._window.unwritten())]
+        oldest = filter(None, map(self._memory.first, PRIORITIES))
+        since = [item.taken for item in (*oldest, *self._window.unwritten())]
         if self._disk.gone_since is not None:
             since.append(self._disk.gone_since)
         return min(since, default=float("inf")) + self._settings.flush_interval_s - self._clock()
@@ -324,7 +327,7 @@ class Spool:
 
     def _pause(self) -> float | None:
         """How long the thread may sleep; called under the lock."""
-        waits = [self._disk.pause(), self._window.pause(), self._flush_in(self._memory.all())]
+        waits = [self._disk.pause(), self._window.pause(), self._flush_in()]
         if self._deadline is not None:
             waits.append(self._deadline - self._clock())
         least = max(0.0, min(waits))

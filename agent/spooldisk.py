@@ -93,6 +93,8 @@ class Disk:
         self._retry_at: float = float("inf") if path is None else clock()
         self._age_at = clock()
         self._failure = ""
+        self._condemned: DamagedError | None = None
+        self._replaced_at = -float("inf")
         self._counts: Counter[str] = Counter()
         self._ahead: dict[int, deque[Item]] = {}
         self._cursor: dict[int, int] = {}
@@ -119,14 +121,18 @@ class Disk:
         if self._path is None or self._file is not None or self._clock() < self._retry_at:
             return False
         try:
-            try:
+            if self._condemned is None:
+                try:
+                    self._file = SpoolFile(self._path)
+                except DamagedError as error:
+                    self._condemned = error
+            if self._condemned is not None:
+                self._replace(self._path, self._condemned, window)
                 self._file = SpoolFile(self._path)
-            except DamagedError as error:
-                self._replace(error, window)
-                self._file = SpoolFile(self._path)
+            assert self._file is not None
             self.last = max(self._file.last(p) - first_key(p) for p in PRIORITIES)
         except StoreError as error:
-            self._fail(error)
+            self._fail(error, window.keys())
             return False
         self._reset()
         self._more = set(PRIORITIES)
@@ -144,7 +150,7 @@ class Disk:
             try:
                 rows = self._file.read(priority, self._cursor[priority], limit)
             except StoreError as error:
-                self._fail(error)
+                self._fail(error, spare)
                 return None
             ahead.extend(i for i in rows if i.key not in spare and i.key not in self.gone)
             if len(rows) < limit:
@@ -173,10 +179,7 @@ class Disk:
         try:
             self._file.change([*sent, *new], self.gone)
         except StoreError as error:
-            if isinstance(error, DamagedError):
-                self._damaged(error, window)
-            else:
-                self._fail(error)
+            self._fail(error, window.keys())
             return False
         self._counts["written"] += len(sent) + len(new)
         self._counts["transactions"] += 1
@@ -195,7 +198,7 @@ class Disk:
         try:
             self._evict(self._file.too_old(before, PLAUSIBLE_S, spare), "age")
         except StoreError as error:
-            self._fail(error)
+            self._fail(error, spare)
 
     def pause(self) -> float:
         """Seconds until there is something to do; infinite if there is not."""
@@ -233,7 +236,7 @@ class Disk:
             keys = file.surplus(settings.max_messages, settings.max_bytes, spare)
             self._evict(keys, "space")
         except StoreError as error:
-            self._fail(error)
+            self._fail(error, spare)
 
     def _evict(self, keys: list[int], cause: str) -> None:
         if not keys or self._file is None:
@@ -251,35 +254,30 @@ class Disk:
         self._cursor = {p: first_key(p) - 1 for p in PRIORITIES}
         self._more = set()
 
-    def _fail(self, error: StoreError) -> None:
-        """Go on without the disk for a while."""
+    def _fail(self, error: StoreError, spare: Collection[int]) -> None:
+        """Go on without the file: for a while, or until a fresh one is there."""
+        self._counts["failures"] += 1
+        lost = 0 if self._file is None else self._file.messages
         self.close()
         self._file = None
         self._reset()
-        self._counts["failures"] += 1
-        # A damaged file is set aside when it is opened, which is now.
-        damaged = isinstance(error, DamagedError)
-        self._retry_at = self._clock() + (0.0 if damaged else RETRY_S)
+        now = self._clock()
         first, self._failure = not self._failure, str(error)
-        if first and not damaged:
+        self._retry_at = now + RETRY_S
+        if isinstance(error, DamagedError):
+            self._condemned = error
+            self._dropped["damage"] += max(0, lost - len(spare))
+            if now - self._replaced_at >= RETRY_S:
+                self._retry_at = now
+                return
+        if first:
             what = f"the spool cannot use its disk: {error}; what waits is kept in memory"
             self.tell("spool", "warning", what)
 
-    def _damaged(self, error: DamagedError, window: Window) -> None:
-        lost = self.counters().messages
-        self.close()
-        self._file = None
-        self._reset()
-        self._dropped["damage"] += max(0, lost - len(window.keys()))
-        self._retry_at = self._clock()
-        try:
-            self._replace(error, window)
-        except StoreError as second:
-            self._fail(second)
-
-    def _replace(self, error: DamagedError, window: Window) -> None:
-        assert self._path is not None
-        aside = set_aside(self._path)
+    def _replace(self, path: Path, error: DamagedError, window: Window) -> None:
+        aside = set_aside(path)
+        self._condemned = None
+        self._replaced_at = self._clock()
         self._counts["damaged"] += 1
         window.stored(stored=False)
         self.gone, self.gone_since = set(), None

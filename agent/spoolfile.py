@@ -21,11 +21,12 @@ if TYPE_CHECKING:
 FORMAT = 1
 """`user_version` of the file; another one is set aside, as it cannot be read."""
 
-LOG_BYTES = 2**20
+LOG_BYTES = 4 * 2**20
 """The write-ahead log is cut to this after a checkpoint."""
 
-CHECKPOINT_PAGES = 256
-"""Pages of 4096 bytes in the write-ahead log before they go into the file."""
+CHECKPOINT_PAGES = 1024
+"""Pages of 4096 bytes in the write-ahead log before they go into the file: a page that changes often
+in the meantime goes there once."""
 
 CREATE = """CREATE TABLE item (
     key INTEGER PRIMARY KEY, boot TEXT NOT NULL, stream TEXT NOT NULL, seq INTEGER NOT NULL,
@@ -174,6 +175,8 @@ class SpoolFile:
         self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")
+        # Nothing secret is in it; zeroing what is deleted would be written too.
+        self._db.execute("PRAGMA secure_delete=OFF")
         self._db.execute(f"PRAGMA journal_size_limit={LOG_BYTES}")
         self._db.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
         # Takes the lock: a second process is told here.

@@ -235,3 +235,29 @@ def wait(condition, timeout_s: float = 10.0) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.002)
+
+
+def test_with_a_spool_everything_goes_there_with_its_number_and_what_was_lost_before():
+    class Taker:
+        def __init__(self):
+            self.taken = []
+
+        def take_detection(self, camera, seq, dropped, body, *, replay):
+            self.taken.append((camera, seq, dropped, replay))
+
+    broker, taker = FakeBroker(connected=False), Taker()
+    config = MqttConfig.model_validate({"host": "x"})
+    publisher = Publisher(broker, Topics("p", "d"), config, "d", "b", durable=taker)
+    publisher.start()
+    for index in range(4):
+        publisher.publish(found(index, "ab"[index % 2], dropped=index))
+    wait(lambda: len(taker.taken) == 4)
+    publisher.close(1)
+    assert taker.taken == [
+        ("a", 0, 0, True),
+        ("b", 0, 1, True),
+        ("a", 1, 2, True),
+        ("b", 1, 3, True),
+    ]
+    assert broker.published == []
+    assert publisher.counters()["published"] == 4

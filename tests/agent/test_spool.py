@@ -239,3 +239,52 @@ def test_files_are_for_their_owner_only(run, tmp_path):
     folder = tmp_path / "spool"
     assert folder.stat().st_mode & 0o777 == 0o700
     assert {p.stat().st_mode & 0o777 for p in folder.iterdir()} == {0o600}
+
+
+def test_damage_that_is_met_while_reading_costs_what_was_there_and_nothing_newer(run, tmp_path):
+    link = AckLink(connected=False)
+    spool = run(link)
+    pad = {"pad": "x" * 20_000}
+    for number in range(400):
+        spool.take_event(Event("agent", "info", f"old {number}", pad))
+    wait(lambda: spool.counters()["disk_messages"] == 400)
+    path = tmp_path / "spool" / "d.db"
+    with path.open("r+b") as file:
+        file.write(os.urandom(path.stat().st_size))
+    tell(spool, 3)
+    link.connect()
+    wait(
+        lambda: (
+            [w for w in whats(link) if w.startswith("event")] == [f"event {n}" for n in range(3)]
+        )
+    )
+    wait(lambda: spool.counters()["disk"] == "ok")
+    counters = spool.counters()
+    assert counters["damaged_files"] == 1
+    assert counters["dropped"]["damage"] > 0
+    assert counters["failures"] < 5
+
+
+def test_a_restart_with_a_late_disk_replaces_nothing(run, tmp_path):
+    """What a run has taken before it can read the disk gets numbers behind what is there."""
+    away = AckLink(connected=False)
+    first = run(away)
+    tell(first, 20)
+    first.close(1)
+    blocker = sqlite3.connect(tmp_path / "spool" / "d.db", isolation_level=None)
+    blocker.execute("PRAGMA locking_mode=EXCLUSIVE")
+    blocker.execute("BEGIN EXCLUSIVE")
+    second = run(away, "b2")
+    tell(second, 10, first=20)
+    wait(lambda: second.counters()["failures"] == 1)
+    blocker.close()
+    with second._lock:
+        second._disk._retry_at = 0.0
+        second._wake()
+    # The event that tells of the failure, and that of its end, too.
+    wait(lambda: second.counters()["disk_messages"] == 32)
+    second.close(0)
+    link = AckLink()
+    run(link, "b3")
+    link.wait_for(32)
+    assert [w for w in whats(link) if w.startswith("event")] == [f"event {n}" for n in range(30)]
