@@ -25,8 +25,8 @@ LOG_BYTES = 4 * 2**20
 """The write-ahead log is cut to this after a checkpoint."""
 
 CHECKPOINT_PAGES = 1024
-"""Pages of 4096 bytes in the write-ahead log before they go into the file: a page that changes often
-in the meantime goes there once."""
+"""Pages of 4096 bytes in the write-ahead log before they go into the file: a page that changes
+often in the meantime goes there once."""
 
 CREATE = """CREATE TABLE item (
     key INTEGER PRIMARY KEY, boot TEXT NOT NULL, stream TEXT NOT NULL, seq INTEGER NOT NULL,

@@ -86,7 +86,13 @@ def outage(folder: Path, seconds: float) -> dict[str, Any]:
             back_at = time.time()
             broker.start()
             began = time.monotonic()
-            reader.wait_for(lambda all_: not all_[-1].json.get("replay", True), SOON_S + seconds)
+            reader.wait_for(
+                lambda _: (
+                    reader.on(topic)[-1].json["ts"] > back_at
+                    and not reader.on(topic)[-1].json["replay"]
+                ),
+                SOON_S + seconds,
+            )
             caught_up_s = time.monotonic() - began
             rest.wait(5)
             agent.send_signal(signal.SIGTERM)
