@@ -27,7 +27,7 @@ import yaml
 from agent.spoolfile import SpoolFile
 from agent.spoolitem import Item
 from tests.integration.mosquitto import Mosquitto
-from tests.integration.subscriber import Subscriber
+from tests.integration.subscriber import Received, Subscriber
 
 ROOT = Path(__file__).parents[2]
 RATE_HZ = 30
@@ -48,6 +48,14 @@ def written_bytes(pid: int) -> int:
     return int(dict(line.split(": ") for line in text.splitlines())["write_bytes"])
 
 
+def is_live(message: Received, topic: str, since: float) -> bool:
+    """Whether it is a detection of after a time that did not have to wait."""
+    if message.topic != topic:
+        return False
+    said = message.json
+    return bool(said["ts"] > since and not said["replay"])
+
+
 def outage(folder: Path, seconds: float) -> dict[str, Any]:
     """Run the agent, take the broker away for a while, and read everything that comes."""
     broker = Mosquitto(folder / "broker", {"plain": ("allow_anonymous true",)})
@@ -62,7 +70,14 @@ def outage(folder: Path, seconds: float) -> dict[str, Any]:
             "reconnect_max_s": 1,
         },
         "cameras": {"scene": {"source": f"synthetic://320x240@{RATE_HZ}"}},
-        "models": {"main": {"path": str(ROOT / "examples/conveyor/conveyor-n.onnx"), "threads": 1}},
+        "models": {
+            "main": {
+                "path": str(ROOT / "examples/conveyor/conveyor-n.onnx"),
+                "threads": 1,
+                "backend": "onnxruntime",
+                "precision": "fp32",
+            }
+        },
         "spool": {"dir": str(folder / "spool"), "detections": True},
     }
     path = folder / "agent.yaml"
@@ -86,13 +101,7 @@ def outage(folder: Path, seconds: float) -> dict[str, Any]:
             back_at = time.time()
             broker.start()
             began = time.monotonic()
-            reader.wait_for(
-                lambda _: (
-                    reader.on(topic)[-1].json["ts"] > back_at
-                    and not reader.on(topic)[-1].json["replay"]
-                ),
-                SOON_S + seconds,
-            )
+            reader.wait_for(lambda all_: is_live(all_[-1], topic, back_at), SOON_S + seconds)
             caught_up_s = time.monotonic() - began
             rest.wait(5)
             agent.send_signal(signal.SIGTERM)
