@@ -16,6 +16,7 @@ from pydantic_core import PydanticCustomError
 from agent.configbase import NAME_PATTERN, Name, Section
 from agent.configcamera import CameraConfig, CropConfig
 from agent.configgovernor import GovernorConfig
+from agent.confighealth import HealthConfig
 from agent.configmodel import (
     DEFAULT_MODEL_PATH,
     GateConfig,
@@ -37,6 +38,7 @@ __all__ = [
     "DeviceConfig",
     "GateConfig",
     "GovernorConfig",
+    "HealthConfig",
     "KeyConfig",
     "LogConfig",
     "ModelConfig",
@@ -110,6 +112,9 @@ class Config(Section):
     )
     governor: GovernorConfig = Field(
         default=GovernorConfig(), description="Doing less before the board slows itself down."
+    )
+    health: HealthConfig = Field(
+        default=HealthConfig(), description="How the agent watches itself."
     )
     log: LogConfig = Field(default=LogConfig(), description="What is logged.")
 

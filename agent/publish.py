@@ -13,8 +13,10 @@ import time
 from collections import Counter, deque
 from typing import TYPE_CHECKING, Protocol
 
+from agent import stallpoint
 from agent.errors import WireError
 from agent.outbox import Draft, MemoryOutbox
+from agent.progress import Activity
 from agent.ratelimit import RateLimit
 from agent.threads import ThreadGroup
 from agent.wire import messages
@@ -87,6 +89,7 @@ class Publisher:
         self._ready = True
         self._deadline: float | None = None
         self._crashed = threading.Event()
+        self.activity = Activity()
         self._threads = ThreadGroup(self._crashed.set)
         broker.on_ready(self._on_ready)
 
@@ -134,6 +137,8 @@ class Publisher:
                     self._lock.wait(None if deadline is None else deadline - time.monotonic())
                 batch = list(self._inbox)
                 self._inbox.clear()
+            self.activity.mark()
+            stallpoint.hit("publish")
             # First what waits: with a full outbox and a broker that is back, nothing is dropped.
             self._send()
             for result, late in batch:
@@ -143,7 +148,9 @@ class Publisher:
                 if self._ended():
                     if unsent := len(self._outbox) + len(self._inbox):
                         self._drops["stopped"] += unsent
+                    self.activity.rest()
                     return
+            self.activity.rest()
 
     def _has_work(self) -> bool:
         waiting = bool(self._inbox) or (self._ready and len(self._outbox) > 0)

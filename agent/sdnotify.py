@@ -1,7 +1,7 @@
 """Tells systemd how the service is, by datagrams to the socket that it names. No library.
 
-Where no socket is named everything here does nothing; a message that cannot be delivered is dropped,
-because whoever tells must never be hurt by it.
+Where no socket is named everything here does nothing; a message that cannot be delivered is
+dropped, because whoever tells must never be hurt by it.
 """
 
 from __future__ import annotations

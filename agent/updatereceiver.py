@@ -183,6 +183,11 @@ class Receiver:
         if self._updater.close(timeout_s):
             self._store.close()
 
+    @property
+    def turn_s(self) -> float | None:
+        """How long the updater has been at its turn; None while it waits."""
+        return self._updater.activity.age_s
+
     def counters(self) -> dict[str, object]:
         """Plain values for telemetry."""
         return {**self._teller.counters(), "not_taken": dict(self._inbox.refused)}

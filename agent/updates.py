@@ -106,6 +106,11 @@ class Updates:
             if self._memory is not None:
                 self._memory.close()
 
+    @property
+    def turn_s(self) -> float | None:
+        """How long the updater has been at its turn; None while it waits."""
+        return None if self._receiver is None else self._receiver.turn_s
+
     def counters(self) -> dict[str, object] | None:
         """Plain values for telemetry; None while updates are refused."""
         return None if self._receiver is None else self._receiver.counters()

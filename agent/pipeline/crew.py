@@ -42,6 +42,7 @@ class Crew:
         model: as given.
         health: how the inferences go.
         broken: True once the engine must be loaded anew.
+        abandoned: a thread of it hangs in the engine; the last one that comes back closes it.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Crew:
         self.model = model
         self.health = Health(changed)
         self.broken = False
+        self.abandoned = False
         self._intake = intake
         self._moved = moved
         self._wanted = True
@@ -88,8 +90,16 @@ class Crew:
 
     @property
     def ended(self) -> bool:
-        """True once no worker will touch the engine again."""
-        return self._running == 0
+        """True once no worker will touch the engine again, or nobody waits for that any more."""
+        return self._running == 0 or self.abandoned
+
+    @property
+    def busy_s(self) -> float | None:
+        """How long the slowest worker has been at its frames; None if all wait."""
+        if self.abandoned:
+            return None
+        ages = [worker.activity.age_s for worker in self._workers]
+        return max((age for age in ages if age is not None), default=None)
 
     def start(self) -> None:
         """Start the threads; they allocate and wait for `go`."""
@@ -106,12 +116,33 @@ class Crew:
         self._go.set()
         self._intake.wake()
 
+    def give_up(self, why: str) -> bool:
+        """Wait for this crew no longer: its tickets are completed, and its engine is broken.
+
+        Returns:
+            False if that cannot be done.
+        """
+        self.health.failed(InferenceError(why))
+        self.retire()
+        given_up = [worker.give_up() for worker in self._workers]
+        if not all(given_up):
+            return False
+        with self._moved:
+            self.broken = True
+            self.abandoned = self._running > 0
+            self._moved.notify_all()
+        return True
+
     def join(self) -> None:
-        """Wait until every worker has ended.
+        """Wait until every worker has ended, or was given up.
 
         Raises:
             BaseException: a worker died of something else than its engine.
         """
+        with self._moved:
+            self._moved.wait_for(lambda: self.ended)
+            if self.abandoned:
+                return
         self._group.wait()
 
     def _work(self, worker: Worker) -> None:
@@ -131,7 +162,10 @@ class Crew:
             worker.close()
             with self._moved:
                 self._running -= 1
+                late = self.abandoned and self._running == 0
                 self._moved.notify_all()
+            if late:
+                self.model.engine.close()
 
     def _break_off(self) -> None:
         self.broken = True

@@ -102,6 +102,8 @@ class ModelRunner:
         self._moved = threading.Condition()
         self._change: _Change | None = None
         self._stopped = False
+        # Those that hold frames: the one that serves, and one that retires.
+        self._crews: tuple[Crew, ...] = ()
 
     @property
     def reason(self) -> str | None:
@@ -170,6 +172,25 @@ class ModelRunner:
         """Unload the engine, after `run` has ended or where it was never called."""
         self.stop()
         self._unload()
+
+    @property
+    def busy_s(self) -> float | None:
+        """How long the slowest worker has been at its frames; None if all wait."""
+        ages = [crew.busy_s for crew in self._crews]
+        return max((age for age in ages if age is not None), default=None)
+
+    def give_up(self, limit_s: float) -> bool:
+        """Have the model loaded anew, because an inference has not returned for `limit_s`.
+
+        The thread that hangs keeps the old engine's memory until it comes back.
+
+        Returns:
+            False if nothing hangs so long, or it cannot be given up.
+        """
+        hung = [c for c in self._crews if (age := c.busy_s) is not None and age > limit_s]
+        why = f"model {self.slot}: an inference has not returned for {limit_s:g} s"
+        given_up = [crew.give_up(why) for crew in hung]
+        return bool(hung) and all(given_up)
 
     def _hand_over(self, change: _Change) -> Future[None]:
         with self._moved:
@@ -246,10 +267,12 @@ class ModelRunner:
                 continue
             crew.retire()
             crew.join()
-            self._unload()
+            self._dismiss(crew)
             self._attempt(change)
             return "drained"
         crew.join()
+        if crew.abandoned:
+            self._dismiss(crew)
         if crew.broken:
             self.broken_by = crew.health.reason
             return "broken"
@@ -269,9 +292,17 @@ class ModelRunner:
             moved=self._moved,
         )
         crew.start()
+        self._crews = (*(c for c in self._crews if not c.ended), crew)
         with self._moved:
             self._moved.wait_for(lambda: crew.prepared)
         return crew
+
+    def _dismiss(self, crew: Crew) -> None:
+        """Unload the model of a crew that has ended."""
+        if crew.abandoned:
+            # The thread that hangs in it closes it, if it ever comes back.
+            self.model = None
+        self._unload()
 
     def _next_change(self, crew: Crew) -> _Change | None:
         """Wait for a change, or for the crew's end, which leaves a change where it is."""
@@ -295,6 +326,7 @@ class ModelRunner:
         self.model, self._health, self._failure = model, new.health, None
         self._changed()
         old.join()
-        old.model.engine.close()
+        if not old.abandoned:
+            old.model.engine.close()
         change.done.set_result(None)
         return new

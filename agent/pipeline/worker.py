@@ -14,9 +14,11 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from agent import stallpoint
 from agent.detection import Result, StageTimes
 from agent.errors import OutputError
 from agent.pipeline.stats import NS_PER_MS
+from agent.progress import Activity
 from agent.vision.preprocess import Preprocessor
 from engines.base import FrameContext
 from engines.errors import InferenceError
@@ -44,6 +46,10 @@ MAX_FAILURES = 5
 FIRST_BATCH = 1
 """Size of the batch that a worker prepares for before its first frame, where the model leaves it
 open; buffers for others are made when they are first needed."""
+
+
+GUARD_S = 1.0
+"""Whoever gives a worker up waits so long for the completion of a ticket that is under way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +140,9 @@ class Worker:
         health: where failures are told.
         max_age_ns: by camera, the age above which a frame is not worth an inference.
         wanted: whether to take more frames; after its answer has changed, wake the intake.
+
+    Attributes:
+        activity: what it does at present.
     """
 
     def __init__(
@@ -159,6 +168,11 @@ class Worker:
         self._max_age_ns = max_age_ns
         self._wanted = wanted
         self._slots: dict[int, Slot] = {}
+        self.activity = Activity()
+        # Held while a ticket is completed: by this thread, or by whoever gives it up.
+        self._guard = threading.Lock()
+        self._held: list[Ticket] = []
+        self._given_up = False
 
     def prepare(self) -> None:
         """Allocate what the first frame will need, so that it is not late.
@@ -175,7 +189,27 @@ class Worker:
             InferenceError: the engine failed too often in a row; load it anew.
         """
         while tickets := self._intake.take(self._model.batch, self._wanted):
-            self._process(tickets)
+            with self.activity:
+                self._process(tickets)
+
+    def give_up(self) -> bool:
+        """Complete what this worker holds, because its thread has not come back from native code.
+
+        If it comes back after all it completes nothing more.
+
+        Returns:
+            False if it hangs while it completes a ticket, so that nobody else can.
+        """
+        if not self._guard.acquire(timeout=GUARD_S):
+            return False
+        try:
+            self._given_up = True
+            held, self._held = list(self._held), []
+            for ticket in held:
+                self._complete_dropped(ticket, "stalled")
+            return True
+        finally:
+            self._guard.release()
 
     def close(self) -> None:
         """Give the contexts back, in the thread that used them."""
@@ -185,6 +219,12 @@ class Worker:
 
     def _process(self, tickets: list[Ticket]) -> None:
         open_tickets = list(tickets)
+        with self._guard:
+            if self._given_up:
+                for ticket in open_tickets:
+                    self._complete_dropped(ticket, "stalled")
+                return
+            self._held = open_tickets
         try:
             self._analyse(open_tickets)
         except InferenceError as error:
@@ -203,10 +243,9 @@ class Worker:
         pre_ns = time.monotonic_ns() - began
         with self._lanes:
             for i, ticket in enumerate(tickets):
-                newer = self._intake.newer(ticket)
+                newer = self._exchange(tickets, i, ticket)
                 if newer is not None:
                     began = time.monotonic_ns()
-                    tickets[i] = newer
                     placements[i] = slot.write(i, newer)
                     pre_ns += time.monotonic_ns() - began
             began = time.monotonic_ns()
@@ -214,27 +253,25 @@ class Worker:
             if all(stale):
                 self._drop(tickets, "too_old")
                 return
+            stallpoint.hit("infer")
             outputs = slot.context.infer()
         infer_ns = time.monotonic_ns() - began
         # A batch's frames keep their places in the outputs while the list shrinks.
         for i, (ticket, old) in enumerate(zip(tuple(tickets), stale, strict=True)):
             if old:
-                self._drop([ticket], "too_old")
-                tickets.remove(ticket)
+                self._drop(tickets, "too_old", ticket)
                 continue
             began = time.monotonic_ns()
             try:
                 detections = self._model.decoder(outputs, i, placements[i])
             except OutputError as error:
                 self._health.failed(error)
-                self._drop([ticket], "invalid_output")
-                tickets.remove(ticket)
+                self._drop(tickets, "invalid_output", ticket)
                 continue
             ended = time.monotonic_ns()
             self._health.ok()
             times = _times(ticket, pre_ns, infer_ns, ended - began, ended)
-            tickets.remove(ticket)
-            self._finish(ticket, detections, times)
+            self._finish(tickets, ticket, detections, times)
 
     def _slot(self, batch: int) -> Slot:
         size = self._model.info.max_batch or batch
@@ -246,10 +283,18 @@ class Worker:
         limit = self._max_age_ns.get(ticket.frame.camera)
         return limit is not None and now_ns - ticket.frame.monotonic_ns > limit
 
-    def _finish(self, ticket: Ticket, detections: Detections, times: StageTimes) -> None:
+    def _exchange(self, tickets: list[Ticket], i: int, ticket: Ticket) -> Ticket | None:
+        with self._guard:
+            # A frame taken after this worker was given up would be lost without a word.
+            newer = None if self._given_up else self._intake.newer(ticket)
+            if newer is not None:
+                tickets[i] = newer
+            return newer
+
+    def _finish(
+        self, tickets: list[Ticket], ticket: Ticket, detections: Detections, times: StageTimes
+    ) -> None:
         frame = ticket.frame
-        self._stats.drop(frame.camera, "superseded", ticket.skipped)
-        self._stats.result(frame.camera, times, len(detections))
         result = Result(
             camera=frame.camera,
             frame_index=frame.index,
@@ -261,17 +306,29 @@ class Worker:
             detections=detections,
             times=times,
         )
-        self._sequencer.complete(ticket, result)
+        with self._guard:
+            if self._given_up:
+                return
+            tickets.remove(ticket)
+            self._stats.drop(frame.camera, "superseded", ticket.skipped)
+            self._stats.result(frame.camera, times, len(detections))
+            self._sequencer.complete(ticket, result)
         self._tap.offer(frame, result)
 
-    def _drop(self, tickets: list[Ticket], cause: str) -> None:
-        """Complete tickets without a result; empties the list."""
-        for ticket in tickets:
-            camera = ticket.frame.camera
-            self._stats.drop(camera, "superseded", ticket.skipped)
-            self._stats.drop(camera, cause)
-            self._sequencer.complete(ticket, None)
-        tickets.clear()
+    def _drop(self, tickets: list[Ticket], cause: str, only: Ticket | None = None) -> None:
+        """Complete tickets, or one of them, without a result; takes them out of the list."""
+        with self._guard:
+            if self._given_up:
+                return
+            for ticket in list(tickets) if only is None else [only]:
+                tickets.remove(ticket)
+                self._complete_dropped(ticket, cause)
+
+    def _complete_dropped(self, ticket: Ticket, cause: str) -> None:
+        camera = ticket.frame.camera
+        self._stats.drop(camera, "superseded", ticket.skipped)
+        self._stats.drop(camera, cause)
+        self._sequencer.complete(ticket, None)
 
 
 def _times(ticket: Ticket, pre_ns: int, infer_ns: int, post_ns: int, ended_ns: int) -> StageTimes:

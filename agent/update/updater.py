@@ -13,6 +13,7 @@ import time
 from typing import TYPE_CHECKING
 
 from agent.errors import BundleError, KeyStoreError, StoreError
+from agent.progress import Activity
 from agent.threads import ThreadGroup
 from agent.update.assignments import Assignments
 from agent.update.machine import Failed, Offered, Stopped
@@ -139,6 +140,7 @@ class Updater:
         self._left_over = set(self._slots)
         self._ended: tuple[Record, Event] | None = None
         self._news: bytes | None = None
+        self.activity = Activity()
         self._group = ThreadGroup()
 
     def start(self) -> None:
@@ -160,7 +162,8 @@ class Updater:
 
     def _run(self) -> None:
         while not self._inbox.closed:
-            self._turn()
+            with self.activity:
+                self._turn()
             self._inbox.wait(LOOK_S if self._trouble is None else TROUBLE_S)
         self._steps.break_off(Stopped())
         while not self._steps.wait(AGAIN_S):

@@ -1,0 +1,28 @@
+"""Places where a test has a thread of the agent hang for ever. Inert unless a variable is set.
+
+`VIGIA_STALLPOINT=NAME:3` hangs the thread that reaches place NAME for the third time, once. Places:
+`infer`, `publish`, `loop` (the event loop). It is for tests only, as `agent.update.failpoints`.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+
+VARIABLE = "VIGIA_STALLPOINT"
+
+_place, _, _count = os.environ.get(VARIABLE, "").partition(":")
+_lock = threading.Lock()
+_left = int(_count or 1)
+
+
+def hit(name: str) -> None:
+    """A place was reached."""
+    if name != _place:
+        return
+    global _left  # noqa: PLW0603 - one order a process
+    with _lock:
+        _left -= 1
+        hangs = _left == 0
+    if hangs:
+        threading.Event().wait()

@@ -1,0 +1,33 @@
+"""What every thread does at present, bounded, so that a stall can be understood from afar."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import traceback
+
+MAX_THREADS = 48
+MAX_FRAMES = 12
+"""Of each thread, the innermost."""
+MAX_STACKS_CHARS = 40_000
+"""An event has 64 KiB."""
+NAME_PARTS = 3
+"""Of a file's path, the last: where the agent is installed is nobody's business."""
+
+
+def stacks() -> dict[str, list[str]]:
+    """By thread, the innermost calls, innermost last: "agent/pipeline/worker.py:190 _analyse"."""
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    found: dict[str, list[str]] = {}
+    left = MAX_STACKS_CHARS
+    for ident, frame in list(sys._current_frames().items())[:MAX_THREADS]:  # noqa: SLF001 - the one way there is
+        calls = traceback.extract_stack(frame)[-MAX_FRAMES:]
+        lines = [
+            f"{'/'.join(call.filename.split('/')[-NAME_PARTS:])}:{call.lineno} {call.name}"
+            for call in calls
+        ]
+        left -= sum(map(len, lines))
+        if left < 0:
+            break
+        found[f"{names.get(ident, 'unknown')} ({ident})"] = lines
+    return found
