@@ -121,8 +121,10 @@ def uninstall(manager: Manager, layout: Layout, *, purge: bool = False) -> Repor
             # An administrator's own drop-ins stay, but for --purge.
             layout.dropins.rmdir()
         _remove(layout.releases)
-        with contextlib.suppress(OSError):
-            layout.prefix.rmdir()
+        for folder in (layout.prefix, layout.sysusers.parent, layout.tmpfiles.parent):
+            # Others' files may lie there.
+            with contextlib.suppress(OSError):
+                folder.rmdir()
         if purge:
             for folder in (*layout.kept, layout.dropins):
                 _remove(folder)

@@ -94,7 +94,7 @@ def install(machine: Container, release: str, *options: str) -> str:
 
 
 def version(machine: Container) -> str:
-    return machine.shell("/usr/local/bin/vigia version | head -1")
+    return machine.run("/usr/local/bin/vigia", "version").stdout.splitlines()[0]
 
 
 def pid(machine: Container) -> int:
