@@ -61,6 +61,7 @@ class Link:
 
     Attributes:
         reason: why there is no connection at present, or empty.
+        cpu_s: processor time that the link's thread has taken, in seconds.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Link:
         max_incoming_bytes: int = MAX_INCOMING_BYTES,
     ) -> None:
         self.reason = ""
+        self.cpu_s = 0.0
         self._config = config
         self._client_id = client_id
         self._will = will
@@ -303,6 +305,7 @@ class Link:
                 return
             left = self._deadline - time.monotonic() if self._closing.is_set() else STEP_S
             session.step(max(0.0, min(STEP_S, left)))
+            self.cpu_s = time.thread_time()
 
     def _all_sent(self) -> bool:
         session = self._session

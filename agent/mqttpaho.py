@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import socket
-from typing import TYPE_CHECKING, Any
+import ssl
+from typing import TYPE_CHECKING, Any, cast
 
-from paho.mqtt.client import Client
+from paho.mqtt.client import Client, MQTTMessage
+from paho.mqtt.enums import MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
 MAX_INCOMING_BYTES = 4 * 2**20
 """Largest packet that is taken, unless told otherwise. The largest message there is for us has less
 than half of it."""
+
+READ_AHEAD_BYTES = 128 * 2**10
+"""Read from a socket at once: a block and what follows it."""
 
 CONTENT_TYPE = "application/json"
 
@@ -38,19 +43,82 @@ class ErrorTap(logging.Handler):
 
 
 class BoundedClient(Client):
-    """Refuses packets that are too large before there is memory for them.
+    """Refuses packets that are too large before there is memory for them, and reads cheaply.
 
     The library would take up to 256 MB. A broker that knows MQTT 5 is told the limit and keeps to
     it; this is for others.
+
+    The library asks the system for each byte of a header, and lets go of the interpreter for each;
+    here it is given what was read ahead. Of a message's properties it makes an object of 27 fields,
+    which nobody here looks at: they are skipped.
     """
 
     max_incoming_bytes = MAX_INCOMING_BYTES
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._ahead = memoryview(b"")
+        self._room = memoryview(bytearray(READ_AHEAD_BYTES))
+
+    @property
+    def pending(self) -> bool:
+        """True if something was read that `loop_read` has not looked at yet."""
+        return bool(self._ahead)
+
     def _sock_recv(self, bufsize: int) -> bytes:
-        # Called with all that is missing of a packet.
+        # Called with 1 for a header, then with all that is missing of a packet.
         if bufsize > self.max_incoming_bytes:
             raise OversizeError(f"a packet of {bufsize} bytes, {self.max_incoming_bytes} at most")
-        return super()._sock_recv(bufsize)
+        if not self._ahead:
+            self._ahead = self._room[: self._read_ahead()]
+        data = bytes(self._ahead[:bufsize])
+        self._ahead = self._ahead[bufsize:]
+        return data
+
+    def _read_ahead(self) -> int:
+        if self._sock is None:
+            raise ConnectionError("the socket is closed")
+        try:
+            return int(cast("Any", self._sock).recv_into(self._room))
+        except ssl.SSLWantReadError as error:
+            raise BlockingIOError from error
+        except ssl.SSLWantWriteError as error:
+            self._call_socket_register_write()
+            raise BlockingIOError from error
+
+    def _handle_publish(self) -> MQTTErrorCode:
+        packet = self._in_packet["packet"]
+        qos = self._in_packet["command"] >> 1 & 3
+        if qos > 1:
+            # Nothing is subscribed to with more than 1.
+            return MQTTErrorCode.MQTT_ERR_PROTOCOL
+        begin = 2 + int.from_bytes(packet[:2], "big")
+        topic, mid = bytes(packet[2:begin]), 0
+        if qos:
+            mid = int.from_bytes(packet[begin : begin + 2], "big")
+            begin += 2
+        if self._protocol == MQTTProtocolVersion.MQTTv5:
+            begin = _after_properties(packet, begin)
+        if begin > len(packet):
+            return MQTTErrorCode.MQTT_ERR_PROTOCOL
+        message = MQTTMessage(mid, topic)
+        # One copy, where slicing what was sliced makes one for each part.
+        message.payload = bytes(memoryview(packet)[begin:])
+        self._handle_on_message(message)
+        return self._send_puback(mid) if qos else MQTTErrorCode.MQTT_ERR_SUCCESS
+
+
+def _after_properties(packet: bytearray, at: int) -> int:
+    """Where the properties end that begin here with their length, of 1 to 4 bytes.
+
+    Beyond the packet's end if that is no length.
+    """
+    length = 0
+    for place, byte in enumerate(packet[at : at + 4]):
+        length |= (byte & 127) << 7 * place
+        if not byte & 128:
+            return at + place + 1 + length
+    return len(packet) + 1
 
 
 def connect_properties(max_incoming_bytes: int) -> Properties:

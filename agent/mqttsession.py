@@ -52,6 +52,9 @@ if TYPE_CHECKING:
 MAX_INFLIGHT = 64
 """QoS 1 messages sent and not yet acknowledged, at the most."""
 
+READ_TOGETHER = 16
+"""Packets that were read ahead and are looked at before something else is."""
+
 PACKET_OVERHEAD_BYTES = 256
 """More than fixed header, packet id and our properties take in a PUBLISH."""
 
@@ -107,7 +110,7 @@ class Session:
         self._tap = ErrorTap()
         self._paho = self._new_client(client_id, version, will)
 
-    def _new_client(self, client_id: str, version: int, will: Message | None) -> Client:
+    def _new_client(self, client_id: str, version: int, will: Message | None) -> BoundedClient:
         config = self._config
         client = BoundedClient(
             CallbackAPIVersion.VERSION2,
@@ -266,15 +269,23 @@ class Session:
         if sock is None:
             raise self._loss()
         readable, writable = self._wait.wait(
-            sock, write=self._paho.want_write(), timeout_s=timeout_s
+            sock,
+            write=self._paho.want_write(),
+            timeout_s=0.0 if self._paho.pending else timeout_s,
         )
-        if readable:
-            self._paho.loop_read()
+        if readable or self._paho.pending:
+            self._read()
         if writable:
             self._paho.loop_write()
         self._paho.loop_misc()
         if self._lost is not None or self._paho.socket() is None:
             raise self._loss()
+
+    def _read(self) -> None:
+        for _ in range(READ_TOGETHER):
+            self._paho.loop_read()
+            if not self._paho.pending or self._lost is not None:
+                return
 
     def wake(self) -> None:
         """Make `step` return; from any thread."""

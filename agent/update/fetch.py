@@ -16,6 +16,7 @@ from agent.errors import TransferError
 from agent.mqtt import client_id
 from agent.mqttlink import Link
 from agent.update.fetchblocks import LOOK_S, QOS, Counts, Pull
+from agent.update.fetchpace import Pace, Spent
 from agent.update.fetchqueue import OVERHEAD_BYTES, FetchQueue
 from agent.update.ports import UpdateCancelled
 from agent.update.transfer import MAX_BAD, Transfer
@@ -63,6 +64,7 @@ class Fetcher:
         self._ask = ask
         self._clock = clock
         self._closed = threading.Event()
+        self._pace = Pace(self._spent(0.0))
 
     def close(self) -> None:
         """Have what is being fetched end as if it were cancelled, and nothing begin."""
@@ -155,16 +157,29 @@ class Fetcher:
                 ask=self._ask,
                 tell=tell,
                 clock=self._clock,
+                rest=self._rest,
             )
+            self._pace.begin(self._spent(0.0))
             while not pull.done:
                 with self._link(index.block_bytes) as link:
                     pull.over(link, lambda: self._check(cancelled))
+            # What others take until the next transfer tells whether that one has to rest.
+            self._pace.begin(self._spent(0.0))
             pull.tell()
             return pull.counts()
 
     def _check(self, cancelled: threading.Event) -> None:
         if cancelled.is_set() or self._closed.is_set():
             raise UpdateCancelled
+
+    def _rest(self, link_cpu_s: float) -> None:
+        seconds = self._pace.rest(self._spent(link_cpu_s))
+        if seconds > 0:
+            self._closed.wait(seconds)
+
+    @staticmethod
+    def _spent(link_cpu_s: float) -> Spent:
+        return Spent(time.monotonic(), time.thread_time() + link_cpu_s, time.process_time())
 
     @contextlib.contextmanager
     def _link(self, payload_bytes: int) -> Iterator[Link]:

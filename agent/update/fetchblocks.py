@@ -73,6 +73,8 @@ class Pull:
         ask: asks the controller to publish something again.
         tell: takes blocks there, blocks in all, bytes a second.
         clock: monotonic seconds.
+        rest: called after each few blocks with the processor time that the link has taken; returns
+            when others had their turn.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class Pull:
         ask: Callable[[UpdateRequest], None],
         tell: Callable[[int, int, float], None],
         clock: Callable[[], float] = time.monotonic,
+        rest: Callable[[float], None] = lambda _link_cpu_s: None,
     ) -> None:
         self._topics = topics
         self._bundle = bundle
@@ -97,6 +100,7 @@ class Pull:
         self._ask = ask
         self._tell_to = tell
         self._clock = clock
+        self._rest = rest
         # A window's messages and those of what was asked for meanwhile.
         self._queue = FetchQueue(2 * window * (index.block_bytes + OVERHEAD_BYTES))
         self._rate = Rate(clock())
@@ -125,6 +129,8 @@ class Pull:
         while not (anew or self.done):
             check()
             arrived = self._queue.take(BATCH, LOOK_S)
+            if arrived:
+                self._rest(link.cpu_s)
             now = self._clock()
             self._carry_out(link, [self._take(topic, payload, now) for topic, payload in arrived])
             if link.connected:

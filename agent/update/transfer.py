@@ -1,6 +1,7 @@
 """Which blocks of a bundle are asked for, kept and given up: a transfer without any network. Pure.
 
-A window of missing blocks is asked for at a time, and slides by one with each block that comes, so
+A window of missing blocks is asked for at a time, and slides by an eighth of it when so many have
+come, as each packet that asks costs both sides more than each block in it does; so
 that no queue on the way can overflow and memory stays bounded however large a bundle is. A block is
 kept only if it is what the signed index says. Bytes come from whoever can publish; nothing here
 raises for what they are.
@@ -34,6 +35,9 @@ SILENT_STALLS = 2
 
 MAX_REQUESTED = 4096
 """Blocks that the controller is asked for at once."""
+
+SLIDES = 8
+"""The window slides by this part of it."""
 
 Ranges = tuple[tuple[int, int], ...]
 
@@ -88,6 +92,7 @@ class Transfer:
         self.failed = ""
         self._index = index
         self._window = max(window, 1)
+        self._slide = max(self._window // SLIDES, 1)
         self._stall_s = stall_s
         self._state = bytearray(index.blocks)
         for number in present:
@@ -180,8 +185,10 @@ class Transfer:
         return Step(failed=self.failed)
 
     def _fill(self) -> tuple[int, ...]:
-        """Ask for as many more as the window has room for."""
-        added = []
+        """Ask for as many more as the window has room for, once it is worth a packet."""
+        added: list[int] = []
+        if self._window - len(self._asked) < self._slide:
+            return ()
         while len(self._asked) < self._window and self._next < len(self._state):
             if self._state[self._next] != PRESENT:
                 self._asked.add(self._next)

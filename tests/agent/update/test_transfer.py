@@ -33,6 +33,14 @@ def test_a_window_is_asked_for_and_slides_by_one():
     assert transfer.present == 2
 
 
+def test_a_large_window_slides_when_it_is_worth_a_packet():
+    many = make_blocks(64, 16)
+    transfer, first = begun(window=16, blocks=many)
+    assert first.subscribe == tuple(range(16))
+    steps = feed(transfer, 3, 0, 1, 2, blocks=many)
+    assert [step.subscribe for step in steps] == [(), (16, 17), (), (18, 19)]
+
+
 def test_what_is_there_is_not_asked_for():
     transfer, first = begun(present={0, 2, 3, 9})
     assert first.subscribe == (1, 4, 5)
