@@ -1,0 +1,129 @@
+"""How the watch over the stages is joined with the parts of one run, and how a stall ends them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from typing import TYPE_CHECKING
+
+from agent.health import Health
+from agent.healthvitals import AgentVitals
+from agent.sdnotify import Notifier
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from agent.capture.camera import Camera
+    from agent.confighealth import HealthConfig
+    from agent.events import Events
+    from agent.healthvitals import Turns
+    from agent.mqtt import MqttClient
+    from agent.pipeline.pipeline import Pipeline
+    from agent.progress import Activity
+    from agent.publish import Publisher
+    from agent.spool import Spool
+
+log = logging.getLogger(__name__)
+
+LAST_WORDS_S = 1.0
+"""Time, twice, for the broker to take what was told, and for the disk to keep what it did not."""
+
+LEAVE_S = 3.0
+"""The process ends after this even if the last words hang too."""
+
+CLOSE_S = 0.2
+
+
+class Watch:
+    """The watch of one run.
+
+    Args:
+        settings: limits.
+        pipeline: its models are stages.
+        feeds: the enabled cameras by name.
+        publisher: a stage.
+        updates: the updater, if there is one.
+        client: tells whether there is a broker.
+        spool: keeps what was told when the process has to end.
+        events: where stalls are told.
+        troubles: of models and updates.
+
+    Attributes:
+        health: whether the agent is ready, for whoever shows it.
+    """
+
+    def __init__(
+        self,
+        settings: HealthConfig,
+        *,
+        pipeline: Pipeline,
+        feeds: Callable[[], Mapping[str, Camera]],
+        publisher: Publisher,
+        updates: Turns | None,
+        client: MqttClient,
+        spool: Spool,
+        events: Events,
+        troubles: Callable[[], Sequence[str]],
+    ) -> None:
+        self._client = client
+        self._spool = spool
+        self._notifier = Notifier()
+        self._vitals = AgentVitals(
+            pipeline=pipeline,
+            feeds=feeds,
+            publisher=publisher.activity,
+            updates=updates,
+            broker=lambda: "" if client.connected else client.reason or "not connected yet",
+            queues=lambda: {"publisher": publisher.counters(), "spool": spool.counters()},
+            troubles=troubles,
+            limit_s=settings.stall_timeout_s,
+        )
+        self.health = Health(settings, self._notifier, self._vitals, events, self._leave)
+
+    @property
+    def loop(self) -> Activity:
+        """To be marked by the event loop, more often than the limit."""
+        return self._vitals.loop
+
+    def starting(self, what: str) -> None:
+        """Tell the service manager what the start is at."""
+        self._notifier.status(f"starting; {what}")
+
+    def start(self) -> None:
+        """Begin to watch, once the stages run."""
+        self.loop.mark()
+        self.health.start()
+
+    def reloading(self) -> None:
+        """The configuration is read anew."""
+        if self.health.ready:
+            self._notifier.reloading("reading the configuration again")
+
+    def reloaded(self) -> None:
+        """The configuration was read."""
+        if self.health.ready:
+            self._notifier.ready("the configuration was read again")
+
+    def stopping(self) -> None:
+        """The end begins."""
+        self.health.stopping()
+
+    def close(self) -> None:
+        """End the watch."""
+        self.health.close(CLOSE_S)
+
+    def _leave(self, code: int) -> None:
+        """End the process; a thread that hangs cannot be ended in another way."""
+        words = threading.Thread(target=self._last_words, name="last-words", daemon=True)
+        words.start()
+        words.join(LEAVE_S)
+        os._exit(code)
+
+    def _last_words(self) -> None:
+        try:
+            self._client.flush(LAST_WORDS_S)
+            self._spool.close(LAST_WORDS_S)
+        except Exception:
+            # The process ends in any case.
+            log.exception("the last words were not sent")

@@ -1,0 +1,220 @@
+"""The watch: what the manager hears, what is told, how it recovers; on a fake clock."""
+
+import pytest
+
+from agent.confighealth import HealthConfig
+from agent.health import EXIT_CODE, Health
+from agent.healthready import CameraLook, awaited, status_line
+from agent.progress import Stage
+
+
+class Manager:
+    def __init__(self, watchdog_s=30.0):
+        self.watchdog_s = watchdog_s
+        self.heard = []
+
+    def ready(self, text):
+        self.heard.append(("ready", text))
+
+    def status(self, text):
+        self.heard.append(("status", text))
+
+    def alive(self):
+        self.heard.append(("alive", ""))
+
+    def stopping(self, text):
+        self.heard.append(("stopping", text))
+
+    def take(self, *kinds):
+        found = [h for h in self.heard if h[0] in (kinds or {h[0]})]
+        self.heard = []
+        return found
+
+
+class Told:
+    def __init__(self):
+        self.events = []
+
+    def tell(self, kind, severity, what, **data):
+        self.events.append((kind, severity, what, data))
+
+    def kinds(self):
+        return [(kind, data.get("action")) for kind, _, _, data in self.events]
+
+
+class Vitals:
+    def __init__(self):
+        self.found = [Stage("publisher", None, 10.0)]
+        self.looks = [CameraLook("a", "online", "", 1, 0.1)]
+
+    def stages(self):
+        return self.found
+
+    def cameras(self):
+        return self.looks
+
+    def broker(self):
+        return ""
+
+    def troubles(self):
+        return []
+
+    def queues(self):
+        return {"frames": {"main": 1}}
+
+    def engines(self):
+        return {"main": {"backend": "fake"}}
+
+
+class Ground:
+    def __init__(self):
+        self.now = 100.0
+        self.manager, self.told, self.vitals, self.left = Manager(), Told(), Vitals(), []
+        self.health = Health(
+            HealthConfig(),
+            self.manager,
+            self.vitals,
+            self.told,
+            self.left.append,
+            lambda: self.now,
+        )
+
+    def look(self, after_s=1.0):
+        self.now += after_s
+        self.health.look()
+
+
+@pytest.fixture
+def ground():
+    return Ground()
+
+
+def test_ready_comes_with_the_first_result_of_every_camera_that_can_be_reached(ground):
+    ground.vitals.looks = [
+        CameraLook("a", "online", "", 0, None),
+        CameraLook("b", "connecting", "no route to host", 0, None),
+    ]
+    ground.look()
+    assert ground.manager.take("ready") == []
+    ground.vitals.looks[0] = CameraLook("a", "online", "", 1, 0.0)
+    ground.look()
+    assert ground.manager.take("ready") == [("ready", "ready")]
+    assert ground.health.ready
+    ground.look()
+    assert ground.manager.take("ready") == []
+
+
+def test_the_deadline_says_which_camera_gave_nothing(ground):
+    ground.vitals.looks.append(CameraLook("dark", "online", "", 0, None))
+    for _ in range(19):
+        ground.look()
+    assert ground.manager.take("ready") == []
+    ground.look()
+    ((_, text),) = ground.manager.take("ready")
+    assert "dark" in text
+    assert ground.told.events[-1][3]["missing"] == ["dark"]
+
+
+def test_the_watchdog_is_fed_only_while_nothing_stalls(ground):
+    ground.look()
+    assert ground.manager.take("alive")
+    ground.vitals.found = [Stage("publisher", 11.0, 10.0)]
+    ground.health._awake_s -= 60
+    ground.look()
+    assert not ground.manager.take("alive")
+    ground.vitals.found = [Stage("publisher", None, 10.0)]
+    ground.look()
+    assert ground.manager.take("alive")
+
+
+def test_a_stall_is_told_with_all_that_explains_it_and_ends_the_process(ground):
+    ground.health._awake_s -= 60
+    ground.vitals.found = [Stage("publisher", 11.0, 10.0)]
+    for _ in range(5):
+        ground.look()
+    (event,) = [e for e in ground.told.events if e[0] == "stall"]
+    data = event[3]
+    assert data["stage"] == "publisher"
+    assert data["age_s"] == 11.0
+    assert data["queues"] == {"frames": {"main": 1}}
+    assert data["engines"] == {"main": {"backend": "fake"}}
+    assert data["cameras"]["a"]["result_age_s"] == 0.1
+    assert any("test_health.py" in line for lines in data["stacks"].values() for line in lines)
+    assert ground.left == []
+    ground.look()
+    assert ground.left == [EXIT_CODE]
+    assert ("recovery", "process") in ground.told.kinds()
+
+
+def test_a_stage_that_can_be_begun_anew_is_and_the_process_goes_on(ground):
+    ground.health._awake_s -= 60
+    begun = []
+
+    def renew():
+        begun.append(1)
+        ground.vitals.found = [Stage("model main", None, 10.0)]
+        return True
+
+    ground.vitals.found = [Stage("model main", 11.0, 10.0, renew)]
+    for _ in range(10):
+        ground.look()
+    assert begun == [1]
+    assert ground.left == []
+    kinds = [k for k in ground.told.kinds() if k[0] in ("stall", "recovery")]
+    assert kinds == [("stall", None), ("recovery", "stage"), ("recovery", "over")]
+
+
+def test_a_process_that_stood_still_blames_no_stage(ground):
+    ground.look()
+    ground.vitals.found = [Stage("publisher", 40.0, 10.0)]
+    ground.look(after_s=40.0)
+    assert [e for e in ground.told.events if e[0] == "stall"] == []
+    for _ in range(11):
+        ground.look()
+    assert [e for e in ground.told.events if e[0] == "stall"]
+
+
+def test_a_camera_that_hangs_is_told_once_and_costs_no_watchdog(ground):
+    ground.vitals.looks = [CameraLook("a", "stalled", "no frame for 5 s", 3, 5.0)]
+    ground.look()
+    ground.look()
+    kinds = [k for k in ground.told.kinds() if k[0] in ("stall", "recovery")]
+    assert kinds == [("stall", None), ("recovery", "camera")]
+    assert len(ground.manager.take("alive")) == 2
+
+
+def test_after_the_end_began_nothing_is_fed_any_more(ground):
+    ground.health.stopping()
+    ground.manager.take()
+    ground.look()
+    assert ground.manager.take() == []
+    assert not ground.health.ready
+
+
+def test_cameras_that_ended_failed_or_answered_with_a_reason_are_not_awaited():
+    def look(state, reason="", results=0):
+        return CameraLook(f"{state}{reason}{results}", state, reason, results, None)
+
+    assert awaited(
+        [
+            look("online"),
+            look("online", results=1),
+            look("connecting"),
+            look("connecting", "refused"),
+            look("stalled"),
+            look("ended"),
+            look("failed", "not a video"),
+        ]
+    ) == ["online0", "connecting0"]
+
+
+def test_the_status_line_says_what_matters():
+    cameras = [
+        CameraLook("a", "online", "", 9, 0.1),
+        *(CameraLook(n, "connecting", "refused", 0, None) for n in "bcdef"),
+    ]
+    line = status_line(cameras, 24.96, "connection refused", ["main: degraded"])
+    assert line == (
+        "1 of 6 cameras online, 25.0 results/s; no broker: connection refused; b: refused; "
+        "c: refused; d: refused; 2 more cameras away; main: degraded"
+    )
