@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import anyio
 import anyio.to_thread
 
-from agent import __version__, servicegroup
+from agent import __version__, servicegroup, stallpoint
 from agent.builder import Builder
 from agent.capture.base import is_live
 from agent.capture.camera import Camera
@@ -24,6 +24,7 @@ from agent.errors import ConfigError
 from agent.events import Events
 from agent.governorengine import LightEngines
 from agent.governorrun import Governor
+from agent.healthwatch import Watch
 from agent.herald import Herald
 from agent.jetson import BoardFiles
 from agent.memory import limit_arenas
@@ -78,6 +79,9 @@ SPOOL_STOP_S = 0.3
 RESTART_CODE = 75
 """Exit code when an operator's command asks for a restart (sysexits.h: EX_TEMPFAIL), so that a
 service manager which restarts on failure does it."""
+
+BEAT_S = 1.0
+"""How often the event loop says that it runs."""
 
 POLL_S = 0.5
 """How often a waiting helper thread looks whether the event loop still wants it."""
@@ -163,6 +167,17 @@ class Agent:
             self._events,
         )
         self._updates = None if config.updates is None else self._prepare(config.updates)
+        self._watch = Watch(
+            config.health,
+            pipeline=self._pipeline,
+            feeds=self._feeds.copy,
+            publisher=self._publisher,
+            updates=self._updates,
+            client=self._client,
+            spool=self._spool,
+            events=self._events,
+            troubles=self.reasons,
+        )
 
     def cameras(self) -> dict[str, bool]:
         """See `agent.herald.Told`."""
@@ -195,6 +210,7 @@ class Agent:
         self._spool.start(self._events.tell)
         self._publisher.start()
         try:
+            self._watch.starting("loading models")
             if self._updates is not None:
                 self._updates.restore()
             for slot, error in self._pipeline.load().items():
@@ -207,11 +223,13 @@ class Agent:
             if self._updates is not None:
                 self._updates.start()
                 self._changed()
+            self._watch.start()
             ended = anyio.Event()
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._await_signal, ended)
                 tasks.start_soon(self._await_pipeline, ended)
                 tasks.start_soon(self._report)
+                tasks.start_soon(self._beat)
                 await ended.wait()
                 tasks.cancel_scope.cancel()
         finally:
@@ -301,6 +319,12 @@ class Agent:
             # If a thread of the pipeline crashed, `_close` raises its error.
             ended.set()
 
+    async def _beat(self) -> None:
+        while True:
+            self._watch.loop.mark()
+            stallpoint.hit("loop")
+            await anyio.sleep(BEAT_S)
+
     async def _report(self) -> None:
         while True:
             await anyio.sleep(self._config.mqtt.telemetry_interval_s)
@@ -326,6 +350,7 @@ class Agent:
 
     def _close(self) -> None:
         """End in the order of the road; each step has its own time."""
+        self._watch.stopping()
         self._events.tell("agent", "info", "stopping", restart=self.restarting)
         self._herald.stopping()
         if self._updates is not None:
@@ -348,6 +373,7 @@ class Agent:
                 self._updates.close(UPDATES_STOP_S)
             self._builder.close(BUILDER_STOP_S)
             self._governor.close(GOVERNOR_STOP_S)
+            self._watch.close()
         finally:
             self._publisher.close(FLUSH_TIMEOUT_S)
             self._telemetry()
