@@ -10,12 +10,14 @@ import functools
 import logging
 import secrets
 import signal
+import time
 from typing import TYPE_CHECKING
 
 import anyio
 import anyio.to_thread
 
 from agent import __version__, servicegroup, stallpoint
+from agent import log as logs
 from agent.builder import Builder
 from agent.capture.base import is_live
 from agent.capture.camera import Camera
@@ -26,7 +28,9 @@ from agent.governorengine import LightEngines
 from agent.governorrun import Governor
 from agent.healthwatch import Watch
 from agent.herald import Herald
+from agent.hotchanges import HotChanges
 from agent.jetson import BoardFiles
+from agent.lastgood import LastGood
 from agent.memory import limit_arenas
 from agent.modelslot import ModelSlot
 from agent.mqtt import MqttClient
@@ -34,23 +38,29 @@ from agent.news import News
 from agent.pipeline.pipeline import CameraPlan, Pipeline
 from agent.plans import PlanRequest, default_cache_dir
 from agent.publish import Publisher
+from agent.reload import Reloader
 from agent.slotengines import PlannedEngines
 from agent.spool import Spool
 from agent.statefolder import default_state_dir
 from agent.tls import client_context
 from agent.wire import messages
-from agent.wire.schema import TELEMETRY
+from agent.wire.configstate import encode_config_state
+from agent.wire.schema import CONFIG_STATE, TELEMETRY
 from agent.wire.topics import Topics
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from anyio.abc import TaskGroup
+
     from agent.capture.camera import CameraStatus
-    from agent.config import Config, UpdatesConfig
+    from agent.config import CameraConfig, Config, UpdatesConfig
     from agent.detection import ModelRef
     from agent.pipeline.worker import LoadedModel
     from agent.updates import Updates
     from agent.wire.buildstate import BuildState
+    from agent.wire.configstate import ConfigState
 
 log = logging.getLogger(__name__)
 
@@ -87,8 +97,13 @@ POLL_S = 0.5
 """How often a waiting helper thread looks whether the event loop still wants it."""
 
 
-def run(config: Config) -> int:
+def run(config: Config, source: Path, mistake: str = "") -> int:
     """Run the agent until a signal, or until every file is analysed.
+
+    Args:
+        config: the settings.
+        source: the file they come from, which SIGHUP reads again.
+        mistake: what is wrong with the file, where `config` is the last good copy of it.
 
     Returns:
         The exit code: 0, or `RESTART_CODE`.
@@ -99,7 +114,7 @@ def run(config: Config) -> int:
     """
     limit_arenas()
     servicegroup.claim()
-    agent = Agent(config)
+    agent = Agent(config, source, mistake)
     anyio.run(agent.serve)
     return RESTART_CODE if agent.restarting else 0
 
@@ -109,14 +124,17 @@ class Agent:
 
     Args:
         config: the settings.
+        source: the file they come from.
+        mistake: what is wrong with the file, where `config` is the last good copy of it.
 
     Attributes:
         restarting: it ends, or has ended, to be started anew.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, source: Path, mistake: str = "") -> None:
         self.restarting = False
         self._config = config
+        self._mistake = mistake
         self._device = device_id(config.device)
         self._boot = secrets.token_hex(BOOT_ID_BYTES)
         self._topics = Topics(config.mqtt.prefix, self._device)
@@ -152,7 +170,7 @@ class Agent:
         self._slots = {name: self._slot(name) for name in config.models}
         self._feeds: dict[str, Camera] = {}
         self._pipeline = Pipeline(
-            cameras={name: self._plan(name) for name in self._enabled},
+            cameras={name: self._plan(name, camera) for name, camera in self._enabled.items()},
             models={name: functools.partial(self._load, name) for name in config.models},
             sink=self._publisher,
             queue_frames=config.pipeline.queue_frames,
@@ -178,10 +196,21 @@ class Agent:
             events=self._events,
             troubles=self.reasons,
         )
+        hot = HotChanges(
+            self._pipeline,
+            self._slots,
+            self._builder,
+            self._plan,
+            self._camera_removed,
+            logs.set_up,
+        )
+        self._reloader = Reloader(
+            source, config, hot, LastGood(source), self._events, self._tell_config
+        )
 
     def cameras(self) -> dict[str, bool]:
         """See `agent.herald.Told`."""
-        return {name: camera.enabled for name, camera in self._config.cameras.items()}
+        return {name: camera.enabled for name, camera in self._reloader.config.cameras.items()}
 
     def models(self) -> dict[str, ModelRef | None]:
         """See `agent.herald.Told`."""
@@ -197,6 +226,8 @@ class Agent:
         reasons = [r.reason for r in self._pipeline.runners.values() if r.reason]
         if self._updates is not None and self._updates.reason is not None:
             reasons.append(self._updates.reason)
+        if self._reloader.state.state == "recovered":
+            reasons.append("the configuration has a mistake; the last good one serves")
         return reasons
 
     async def serve(self) -> None:
@@ -223,6 +254,7 @@ class Agent:
             if self._updates is not None:
                 self._updates.start()
                 self._changed()
+            self._reloader.started(self._mistake)
             self._watch.start()
             ended = anyio.Event()
             async with anyio.create_task_group() as tasks:
@@ -236,8 +268,7 @@ class Agent:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(self._close)
 
-    def _plan(self, name: str) -> CameraPlan:
-        camera = self._enabled[name]
+    def _plan(self, name: str, camera: CameraConfig) -> CameraPlan:
         feed = Camera(name, camera, functools.partial(self._camera_changed, name))
         self._feeds[name] = feed
         return CameraPlan(feed, camera.model, camera.max_age_ms)
@@ -286,6 +317,15 @@ class Agent:
         self._herald.camera(name, status)
         self._news.camera(name, status)
 
+    def _camera_removed(self, name: str) -> None:
+        self._feeds.pop(name, None)
+        self._camera_changed(name, Camera.disabled())
+
+    def _tell_config(self, state: ConfigState) -> None:
+        payload = encode_config_state(self._device, self._boot, state, ts=time.time())
+        self._client.set_retained(self._topics.config_state, payload, CONFIG_STATE)
+        self._changed()
+
     def _changed(self) -> None:
         self._herald.state()
         self._news.models(self.models())
@@ -304,10 +344,28 @@ class Agent:
         return model
 
     async def _await_signal(self, ended: anyio.Event) -> None:
-        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            async for number in signals:
+        wanted = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        async with anyio.create_task_group() as tasks:
+            with anyio.open_signal_receiver(*wanted) as signals:
+                await self._obey(signals, tasks, ended)
+
+    async def _obey(
+        self, signals: AsyncIterator[signal.Signals], tasks: TaskGroup, ended: anyio.Event
+    ) -> None:
+        async for number in signals:
+            if number == signal.SIGHUP:
+                log.info("SIGHUP: reading the configuration again")
+                tasks.start_soon(self._reload)
+            else:
                 log.info("%s: stopping", signal.Signals(number).name)
                 ended.set()
+
+    async def _reload(self) -> None:
+        self._watch.reloading()
+        try:
+            await anyio.to_thread.run_sync(self._reloader.reload, abandon_on_cancel=True)
+        finally:
+            self._watch.reloaded()
 
     async def _await_pipeline(self, ended: anyio.Event) -> None:
         try:
@@ -377,5 +435,7 @@ class Agent:
         finally:
             self._publisher.close(FLUSH_TIMEOUT_S)
             self._telemetry()
-            self._spool.close(SPOOL_STOP_S)
-            self._client.close(FLUSH_TIMEOUT_S)
+            try:
+                self._spool.close(SPOOL_STOP_S)
+            finally:
+                self._client.close(FLUSH_TIMEOUT_S)

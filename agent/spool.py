@@ -9,6 +9,7 @@ durability, which is told and counted, and nothing else.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from typing import TYPE_CHECKING, Protocol
@@ -31,9 +32,14 @@ if TYPE_CHECKING:
     from agent.wire.events import Event
     from agent.wire.topics import Topics
 
+log = logging.getLogger(__name__)
+
 MEMORY_MESSAGES = 5000
 MEMORY_BYTES = 8 * 2**20
 """What is kept where there is no disk, or it is slow."""
+
+JOIN_MARGIN_S = 1.0
+"""For the last write, beyond the time to send; a disk that takes longer is left to itself."""
 
 FLUSH_MESSAGES = 512
 """So many that are not on the disk are written before the flush interval is over."""
@@ -117,7 +123,7 @@ class Spool:
         path = None if folder is None else folder / f"{device}.db"
         self._disk = Disk(path, settings, now, clock)
         self._window = Window(clock)
-        self._threads = ThreadGroup()
+        self._threads = ThreadGroup(self._crashed)
         broker.on_ready(self._on_ready)
 
     def start(self, tell: Tell) -> None:
@@ -149,11 +155,15 @@ class Spool:
             self._take(DETECTION, camera, seq, dropped, body, self._now(), late=replay)
 
     def close(self, timeout_s: float) -> None:
-        """Send what waits as far as the broker takes it in time, keep the rest, and end."""
+        """Send what waits as far as the broker takes it in time, keep the rest, and end.
+
+        Raises:
+            BaseException: what its thread ended with, if that was a mistake in it.
+        """
         with self._lock:
             self._deadline = self._clock() + timeout_s
             self._wake()
-        self._threads.wait(timeout_s + 1.0)
+        self._threads.wait(timeout_s + JOIN_MARGIN_S)
 
     def counters(self) -> dict[str, object]:
         """Plain values for telemetry: what happened since the start, and what waits."""
@@ -194,6 +204,10 @@ class Spool:
         with self._lock:
             self._ready = True
             self._wake()
+
+    def _crashed(self) -> None:
+        # The error itself is raised by `close`; until then the cameras go on.
+        log.critical("the spool has ended by a mistake in it; nothing more is sent from it")
 
     def _acknowledge(self, key: int) -> None:
         with self._lock:

@@ -288,3 +288,20 @@ def test_a_restart_with_a_late_disk_replaces_nothing(run, tmp_path):
     run(link, "b3")
     link.wait_for(32)
     assert [w for w in whats(link) if w.startswith("event")] == [f"event {n}" for n in range(30)]
+
+
+def test_a_mistake_in_the_spool_does_not_stop_whoever_tells_and_is_raised_at_the_end(
+    tmp_path, caplog
+):
+    class Broken(AckLink):
+        def publish(self, *_args, **_named):
+            raise RuntimeError("a mistake")
+
+    spool = Spool(Broken(), Topics("p", "d"), "d", "b", SpoolConfig(), tmp_path)
+    events = Events(spool.take_event)
+    spool.start(events.tell)
+    events.tell("agent", "info", "one")
+    wait(lambda: "ended by a mistake" in caplog.text)
+    events.tell("agent", "info", "two")
+    with pytest.raises(RuntimeError, match="a mistake"):
+        spool.close(1)
