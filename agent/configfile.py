@@ -25,17 +25,20 @@ if TYPE_CHECKING:
 SectionT = TypeVar("SectionT", bound=Section)
 
 
-def load(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
+def load(
+    path: Path, environ: Mapping[str, str] = os.environ, *, origin: Path | None = None
+) -> Config:
     """Read, check and complete a configuration.
 
     Args:
         path: the YAML file. Relative paths in it are relative to its folder.
         environ: where `${env:NAME}` looks.
+        origin: the file that `path` is a copy of: relative paths are relative to its folder.
 
     Raises:
         ConfigError: one line for every mistake: file, line, key path, what is wrong, what to do.
     """
-    return _load(yamlfile.read(path), path, environ)
+    return _load(yamlfile.read(path), origin or path, environ)
 
 
 def shown(path: Path, environ: Mapping[str, str] = os.environ) -> dict[str, Any]:

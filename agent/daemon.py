@@ -112,6 +112,8 @@ def run(config: Config, source: Path, mistake: str = "") -> int:
         AgentError: a mistake in the configuration.
         EngineError: no model can be loaded.
     """
+    # Until the event loop listens: a reload that comes early must not end the agent.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     limit_arenas()
     servicegroup.claim()
     agent = Agent(config, source, mistake)

@@ -11,13 +11,24 @@ def run(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Run the agent until it is stopped, or until all files are analysed.
 
     SIGTERM or Ctrl-C ends it within five seconds, with everything published. Exit code 0 after a
-    stop or the end of all files, 1 after a failure, 2 for a mistake in the configuration.
+    stop or the end of all files, 1 after a failure, 2 for a mistake in the configuration. If it ran
+    well with the file before, it goes on with the last good copy instead, and says so. SIGHUP reads
+    the file again; what can change at once does.
 
     Example: [bold]vigia run -c examples/conveyor/agent.yaml[/bold]
     """
     from agent import daemon, log
     from agent.configfile import load
+    from agent.errors import ConfigError
+    from agent.lastgood import LastGood
 
-    settings = load(config)
+    mistake = ""
+    try:
+        settings = load(config)
+    except ConfigError as error:
+        good = LastGood(config).load()
+        if good is None:
+            raise
+        settings, mistake = good, str(error)
     log.set_up(settings.log)
-    raise typer.Exit(daemon.run(settings))
+    raise typer.Exit(daemon.run(settings, config, mistake))

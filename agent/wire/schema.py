@@ -19,6 +19,7 @@ UPDATE_STATE = "vigia.update-state/1"
 UPDATE_REQUEST = "vigia.update-request/1"
 COMMAND_REPLY = "vigia.command-reply/1"
 EVENT = "vigia.event/1"
+CONFIG_STATE = "vigia.config-state/1"
 
 SCHEMAS = (
     DETECTIONS,
@@ -31,6 +32,7 @@ SCHEMAS = (
     UPDATE_REQUEST,
     COMMAND_REPLY,
     EVENT,
+    CONFIG_STATE,
 )
 """Every message of the project; the number after the slash grows with an incompatible change."""
 

@@ -31,6 +31,10 @@ class Agents:
     def start(self, config: dict, **environ: str) -> subprocess.Popen[bytes]:
         path = self._folder / f"agent{len(self._processes)}.yaml"
         path.write_text(yaml.safe_dump(config))
+        return self.again(path, **environ)
+
+    def again(self, path: Path, **environ: str) -> subprocess.Popen[bytes]:
+        """Start with a file that is there already; its log begins anew."""
         log = path.with_suffix(".log").open("wb")
         process = subprocess.Popen(
             [sys.executable, "-m", "agent", "run", "-c", str(path)],

@@ -1,0 +1,196 @@
+"""Brings another configuration into force while the agent runs, and tells how that went.
+
+A configuration with a mistake changes nothing. What can change is changed part by part: a part that
+fails is told, and keeps no other from changing.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import TYPE_CHECKING, Protocol
+
+from agent.configfile import load
+from agent.errors import AgentError, ConfigError
+from agent.reloadplan import plan
+from agent.wire.configstate import ConfigState
+from engines.errors import EngineError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from agent.config import CameraConfig, Config, LogConfig, ModelConfig
+    from agent.lastgood import LastGood
+    from agent.news import Teller
+    from agent.reloadplan import Plan
+
+log = logging.getLogger(__name__)
+
+
+class Site(Protocol):
+    """The running agent, as a reload changes it. Each raises AgentError or EngineError."""
+
+    def add_camera(self, name: str, camera: CameraConfig) -> None:
+        """Start a camera."""
+
+    def remove_camera(self, name: str) -> None:
+        """End a camera."""
+
+    def change_model(self, slot: str, model: ModelConfig) -> None:
+        """Have a model with other settings take over a slot."""
+
+    def change_log(self, settings: LogConfig) -> None:
+        """Log otherwise from now on."""
+
+
+class Reloader:
+    """Reads the file again, and applies what differs.
+
+    Args:
+        source: the file.
+        config: what is in force.
+        site: the running agent.
+        copy: where what runs well is kept.
+        events: where it is told.
+        told: called with every new state.
+
+    Attributes:
+        config: what is in force.
+        state: what was told last.
+    """
+
+    def __init__(
+        self,
+        source: Path,
+        config: Config,
+        site: Site,
+        copy: LastGood,
+        events: Teller,
+        told: Callable[[ConfigState], None],
+    ) -> None:
+        self.config = config
+        self.state = ConfigState("applied")
+        self._source = source
+        self._site = site
+        self._copy = copy
+        self._events = events
+        self._told = told
+        self._lock = threading.Lock()
+
+    def started(self, mistake: str = "") -> None:
+        """The agent serves with what it was started with.
+
+        Args:
+            mistake: why that is the last good copy and not the file; empty if it is the file.
+        """
+        if mistake:
+            self._tell(ConfigState("recovered", mistake))
+            self._events.tell(
+                "config",
+                "error",
+                f"the configuration has a mistake; the last good one serves: {mistake}",
+            )
+            return
+        self._tell(ConfigState("applied"))
+        try:
+            # Read again: if it was changed meanwhile, it must hold to be kept.
+            text = self._copy.read_source()
+            if load(self._source) == self.config:
+                self._copy.keep(text)
+        except ConfigError as error:
+            log.warning("%s", error)
+
+    def reload(self) -> ConfigState:
+        """Read the file and bring it into force; blocks, raises nothing for what is wrong with it.
+
+        Returns:
+            How it went; it was told already.
+        """
+        with self._lock:
+            try:
+                text = self._copy.read_source()
+                new = self._load()
+            except ConfigError as error:
+                state = ConfigState("refused", str(error))
+            else:
+                state = self._apply(plan(self.config, new))
+                if state.state == "applied":
+                    self._keep(text)
+            self._tell(state)
+            return state
+
+    def _load(self) -> Config:
+        new = load(self._source)
+        if not any(camera.enabled for camera in new.cameras.values()):
+            raise ConfigError(f"{self._source}: cameras: none is enabled; enable one")
+        return new
+
+    def _apply(self, way: Plan) -> ConfigState:
+        failures = list(self._carry_out(way))
+        state = ConfigState("partly" if failures else "applied", "; ".join(failures), way.restart)
+        waits = f"; with a restart: {', '.join(way.restart)}" * bool(way.restart)
+        if failures:
+            self._events.tell(
+                "config", "error", f"not all settings came into force: {state.reason}{waits}"
+            )
+        elif not way.empty:
+            self._events.tell(
+                "config",
+                "warning" if way.restart else "info",
+                f"{'settings came into force' if way.changes else 'nothing changes now'}{waits}",
+                cameras=sorted({*way.removed, *way.added, *way.disabled}),
+                models=list(way.models),
+                restart=list(way.restart),
+            )
+        return state
+
+    def _carry_out(self, way: Plan) -> Iterator[str]:
+        """Do it, and give what failed. What failed is not noted as in force: it is tried again."""
+        cameras = dict(self.config.cameras)
+        models = dict(self.config.models)
+        if way.log:
+            self._site.change_log(way.config.log)
+        self.config = self.config.model_copy(update={"log": way.config.log})
+        for slot in way.models:
+            try:
+                self._site.change_model(slot, way.config.models[slot])
+                models[slot] = way.config.models[slot]
+            except (AgentError, EngineError) as error:
+                yield f"model {slot}: {error}"
+        stuck = set()
+        for name in way.removed:
+            try:
+                self._site.remove_camera(name)
+                del cameras[name]
+            except AgentError as error:
+                stuck.add(name)
+                yield str(error)
+        cameras.update({n: c for n, c in way.config.cameras.items() if not c.enabled})
+        for name in cameras.keys() - way.config.cameras.keys() - stuck:
+            del cameras[name]
+        self.config = self.config.model_copy(update={"cameras": dict(cameras), "models": models})
+        for name in way.added:
+            if name in stuck:
+                continue
+            # The settings are looked up while the camera starts.
+            camera = cameras[name] = way.config.cameras[name]
+            self.config = self.config.model_copy(update={"cameras": dict(cameras)})
+            try:
+                self._site.add_camera(name, camera)
+            except AgentError as error:
+                del cameras[name]
+                self.config = self.config.model_copy(update={"cameras": dict(cameras)})
+                yield str(error)
+
+    def _keep(self, text: bytes) -> None:
+        try:
+            self._copy.keep(text)
+        except ConfigError as error:
+            log.warning("%s", error)
+
+    def _tell(self, state: ConfigState) -> None:
+        if state.state == "refused":
+            self._events.tell("config", "error", f"the configuration is not taken: {state.reason}")
+        self.state = state
+        self._told(state)
