@@ -1,0 +1,145 @@
+"""`vigia run` under a service manager that listens: READY, WATCHDOG, and stages hung for real."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+
+import pytest
+
+from agent.health import EXIT_CODE
+from tests.integration.agents import SOON_S, detections, settings
+
+WATCHDOG_S = 2.0
+STALL_S = 2.0
+
+
+class Manager:
+    """A socket that a service manager would listen at."""
+
+    def __init__(self, folder):
+        self.name = str(folder / "notify")
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(self.name)
+        self.heard = []
+
+    def environ(self):
+        return {"NOTIFY_SOCKET": self.name, "WATCHDOG_USEC": str(int(WATCHDOG_S * 1e6))}
+
+    def wait(self, line, within_s=SOON_S):
+        """Wait for a line that begins so; returns it and how long it took."""
+        began = time.monotonic()
+        while (left := began + within_s - time.monotonic()) > 0:
+            self._socket.settimeout(left)
+            try:
+                lines = self._socket.recv(4096).decode().split("\n")
+            except TimeoutError:
+                break
+            self.heard += lines
+            for found in lines:
+                if found.startswith(line):
+                    return found, time.monotonic() - began
+        raise AssertionError(f"no {line} within {within_s} s; heard {self.heard[-20:]}")
+
+    def drain(self):
+        self._socket.settimeout(0)
+        try:
+            while True:
+                self.heard += self._socket.recv(4096).decode().split("\n")
+        except BlockingIOError:
+            pass
+
+    def close(self):
+        self._socket.close()
+
+
+@pytest.fixture
+def manager(tmp_path):
+    manager = Manager(tmp_path)
+    yield manager
+    manager.close()
+
+
+def events(messages, kind):
+    found = (m.json for m in messages if m.topic.endswith("/d1/events"))
+    return [event for event in found if event["kind"] == kind]
+
+
+@pytest.fixture
+def config(mosquitto, prefix, model):
+    config = settings(
+        mosquitto.ports["plain"], prefix, model, {"scene": {"source": "synthetic://64x48@10"}}
+    )
+    config["health"] = {"ready_timeout_s": 10, "stall_timeout_s": STALL_S, "exit_after_s": 1}
+    return config
+
+
+def test_ready_after_the_first_result_then_fed_then_stopping(agents, config, manager):
+    process = agents.start(config, **manager.environ())
+    manager.wait("READY=1")
+    manager.wait("WATCHDOG=1", WATCHDOG_S)
+    line, _ = manager.wait("STATUS=1 of 1 cameras online")
+    assert "results/s; broker connected" in line or "no broker" in line
+    process.send_signal(signal.SIGTERM)
+    manager.wait("STOPPING=1")
+    assert process.wait(SOON_S) == 0
+
+
+def test_ready_names_the_camera_that_gives_nothing(agents, config, manager):
+    config["cameras"]["gone"] = {"source": "rtsp://127.0.0.1:9/none"}
+    agents.start(config, **manager.environ())
+    manager.wait("READY=1")
+    line, _ = manager.wait("STATUS=1 of 2 cameras online")
+    assert "gone:" in line
+
+
+def test_a_hanging_engine_is_told_given_up_and_loaded_anew(agents, config, manager, subscriber):
+    process = agents.start(config, VIGIA_STALLPOINT="infer:15", **manager.environ())
+    manager.wait("READY=1")
+
+    def recovered(messages):
+        return any(e["data"].get("action") == "over" for e in events(messages, "recovery"))
+
+    messages = subscriber.wait_for(recovered, SOON_S)
+    (stall,) = events(messages, "stall")
+    assert stall["data"]["stage"] == "model main"
+    assert STALL_S < stall["data"]["age_s"] < STALL_S + 2
+    assert any("stallpoint.py" in c for s in stall["data"]["stacks"].values() for c in s)
+    count = len(detections(messages, "scene"))
+    subscriber.wait_for(lambda m: len(detections(m, "scene")) >= count + 20, SOON_S)
+    assert process.poll() is None
+    found = detections(subscriber.wait_for(lambda _: True, SOON_S), "scene")
+    # The frame that hung is told as dropped: the account holds.
+    assert [m["seq"] for m in found] == list(range(len(found)))
+    assert sum(1 + m["dropped"] for m in found) == found[-1]["frame"]["id"] + 1
+
+
+@pytest.mark.parametrize(
+    ("place", "stage"), [("publish:15", "publisher"), ("loop:3", "event loop")]
+)
+def test_a_stage_that_cannot_be_begun_anew_ends_the_process_and_is_told(
+    agents, config, manager, subscriber, place, stage
+):
+    process = agents.start(config, VIGIA_STALLPOINT=place, **manager.environ())
+    assert process.wait(SOON_S) == EXIT_CODE
+    messages = subscriber.wait_for(lambda m: len(events(m, "recovery")) >= 1, SOON_S)
+    (stall,) = events(messages, "stall")
+    assert stall["data"]["stage"] == stage
+    assert events(messages, "recovery")[-1]["data"]["action"] == "process"
+
+
+def test_a_process_that_stands_still_feeds_nothing_and_goes_on_without_blaming_a_stage(
+    agents, config, manager, subscriber
+):
+    process = agents.start(config, **manager.environ())
+    manager.wait("READY=1")
+    process.send_signal(signal.SIGSTOP)
+    manager.drain()
+    with pytest.raises(AssertionError, match="no WATCHDOG=1"):
+        manager.wait("WATCHDOG=1", STALL_S + 3)
+    os.kill(process.pid, signal.SIGCONT)
+    manager.wait("WATCHDOG=1")
+    assert process.poll() is None
+    assert events(subscriber.wait_for(lambda _: True, SOON_S), "stall") == []
