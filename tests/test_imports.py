@@ -152,6 +152,9 @@ PROJECT: dict[str, tuple[str, ...]] = {
     "agent.watch": ("agent.errors", "agent.wire*"),
     # What puts parts together may know all of them, but not the command line.
     "agent.check": ("agent.*", "engines.*"),
+    "agent.deep*": ("agent.*",),
+    "agent.deepmachine": (),
+    "agent.deepmatrix": ("agent.check",),
     "agent.daemon": ("agent.*", "engines.*"),
     "agent.reloadplan": ("agent.config",),
     "agent.lastgood": ("agent.config", "agent.configfile", "agent.errors", "agent.statefolder"),
