@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -66,3 +69,21 @@ class ThreadGroup:
             with self._changed:
                 self._alive -= 1
                 self._changed.notify_all()
+
+
+def leave(code: int, prefix: str) -> None:
+    """End the process at once where threads are left in native code; otherwise return.
+
+    An ordinary end runs the destructors of native libraries under the feet of such threads, which
+    aborts the process: a service manager would take a clean stop for a crash. Only for the last line
+    of a command that has closed everything.
+
+    Args:
+        code: exit code of the process.
+        prefix: how the names of threads begin that may be left.
+    """
+    if any(thread.name.startswith(prefix) for thread in threading.enumerate()):
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)

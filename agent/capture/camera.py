@@ -38,6 +38,9 @@ MAX_GIVEN_UP = 3
 STABLE_S = 5.0
 """A camera that delivered this long is well again: its back-off starts over."""
 
+READER_PREFIX = "read-"
+"""Names of readers' threads begin so; `agent.threads.leave` wants to know."""
+
 LOOK_S = 0.1
 """How often a supervisor that waits for its reader looks whether it is to stop."""
 
@@ -175,7 +178,10 @@ class Camera:
                 continue
             session = _Session()
             threading.Thread(
-                target=self._read, args=(session, deliver), name=f"read-{self.name}", daemon=True
+                target=self._read,
+                args=(session, deliver),
+                name=READER_PREFIX + self.name,
+                daemon=True,
             ).start()
             self._watch(session, stop)
             if session.delivered_s >= STABLE_S:

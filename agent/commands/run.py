@@ -18,9 +18,11 @@ def run(config: ConfigOption = DEFAULT_CONFIG) -> None:
     Example: [bold]vigia run -c examples/conveyor/agent.yaml[/bold]
     """
     from agent import daemon, log
+    from agent.capture.camera import READER_PREFIX
     from agent.configfile import load
     from agent.errors import ConfigError
     from agent.lastgood import LastGood
+    from agent.threads import leave
 
     mistake = ""
     try:
@@ -31,4 +33,6 @@ def run(config: ConfigOption = DEFAULT_CONFIG) -> None:
             raise
         settings, mistake = good, str(error)
     log.set_up(settings.log)
-    raise typer.Exit(daemon.run(settings, config, mistake))
+    code = daemon.run(settings, config, mistake)
+    leave(code, READER_PREFIX)
+    raise typer.Exit(code)

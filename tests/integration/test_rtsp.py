@@ -12,7 +12,9 @@ from agent.capture.camera import Camera, CameraStatus
 from agent.capture.probe import probe
 from agent.config import CameraConfig
 from agent.frame import Frame
+from tests.integration.agents import has, settings
 from tests.integration.servers import RtspServer, has_rtsp_server, require
+from tests.integration.subscriber import Subscriber
 
 SOON_S = 30.0
 
@@ -148,3 +150,17 @@ def test_wrong_and_right_passwords_and_paths(capfd):
 def test_a_path_that_is_not_there_is_told(server):
     report = probe("x", CameraConfig(source=server.url(path="other")), 5)
     assert "no stream of this name" in report.reason
+
+
+def test_an_agent_that_is_stopped_while_a_camera_is_being_opened_ends_well(
+    server, agents, own_mosquitto, model, prefix
+):
+    """The reader hangs in native code; the end of the process must not pull libraries from it."""
+    broker = own_mosquitto()
+    cameras = {"gate": {"source": server.url()}, "made": {"source": "synthetic://64x64@10"}}
+    server.signal(signal.SIGSTOP)
+    with Subscriber(broker.port, f"{prefix}/#") as reader:
+        process = agents.start(settings(broker.port, prefix, model, cameras))
+        reader.wait_for(has("made", 1), SOON_S)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(SOON_S) == 0, agents.log()
