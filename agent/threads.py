@@ -75,8 +75,8 @@ def leave(code: int, prefix: str) -> None:
     """End the process at once where threads are left in native code; otherwise return.
 
     An ordinary end runs the destructors of native libraries under the feet of such threads, which
-    aborts the process: a service manager would take a clean stop for a crash. Only for the last line
-    of a command that has closed everything.
+    aborts the process: a service manager would take a clean stop for a crash. Only for the last
+    line of a command that has closed everything.
 
     Args:
         code: exit code of the process.
