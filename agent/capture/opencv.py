@@ -41,6 +41,11 @@ class OpenCvDevice:
         self.fps = max(0.0, float(capture.get(cv2.CAP_PROP_FPS)))
         self.codec = _fourcc(int(capture.get(cv2.CAP_PROP_FOURCC)))
 
+    @property
+    def capture(self) -> cv2.VideoCapture:
+        """What is behind it; whoever takes it closes it."""
+        return self._capture
+
     def read(self) -> NDArray[Any] | None:
         """See `agent.capture.base.Device`."""
         try:

@@ -48,6 +48,15 @@ def open_rtsp(config: CameraConfig) -> OpenCvDevice:
     return _explained(config, lambda: _open_ffmpeg(config, timeouts))
 
 
+def open_rtsp_packets(config: CameraConfig) -> cv2.VideoCapture:
+    """Open a stream by FFmpeg, whatever decodes it when it is served.
+
+    Raises:
+        CaptureError: as `open_rtsp`.
+    """
+    return open_rtsp(config.model_copy(update={"decoder": "ffmpeg"})).capture
+
+
 def _open_ffmpeg(config: CameraConfig, timeouts: tuple[int, ...]) -> OpenCvDevice:
     if config.transport == "tcp" and OPTIONS_VARIABLE not in os.environ:
         # OpenCV asks for TCP when nothing else is said.
