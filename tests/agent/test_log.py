@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 
 import pytest
 
@@ -55,3 +56,35 @@ def test_passwords_in_urls_are_hidden_also_in_tracebacks(capsys, form):
     assert "hunter2" not in shown
     assert "rtsp://user:***@cam/1" in shown
     assert "Traceback" in shown
+
+
+@pytest.mark.parametrize(("form", "lines"), [("json", 1), ("console", 3)])
+def test_every_line_to_the_journal_begins_with_its_priority(form, lines, tmp_path, monkeypatch):
+    with (tmp_path / "stream").open("w+") as stream:
+        found = os.fstat(stream.fileno())
+        monkeypatch.setattr("sys.stderr", stream)
+        monkeypatch.setenv("JOURNAL_STREAM", f"{found.st_dev}:{found.st_ino}")
+        log.set_up(LogConfig(format=form))
+        logging.getLogger("agent.x").warning("one\ntwo\nthree")
+        stream.seek(0)
+        written = stream.read().splitlines()
+    assert len(written) == lines
+    assert all(line.startswith("<4>") for line in written)
+
+
+@pytest.mark.parametrize("value", ["1:2", "", "nonsense", "8:"])
+def test_a_stream_that_is_not_the_journals_has_no_priorities(value, tmp_path, monkeypatch):
+    with (tmp_path / "stream").open("w+") as stream:
+        monkeypatch.setattr("sys.stderr", stream)
+        monkeypatch.setenv("JOURNAL_STREAM", value)
+        log.set_up(LogConfig())
+        logging.getLogger("agent.x").error("down")
+        stream.seek(0)
+        assert stream.read().startswith("{")
+
+
+@pytest.mark.parametrize(
+    ("level", "number"), [("CRITICAL", 2), ("ERROR", 3), ("WARNING", 4), ("INFO", 6), ("DEBUG", 7)]
+)
+def test_levels_are_syslogs(level, number):
+    assert log.priority(logging.getLevelName(level)) == number
