@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 SectionT = TypeVar("SectionT", bound=Section)
 
+CONTROL = ("device", "mqtt", "log")
+"""Sections that an agent needs to say that it has no others."""
+
 
 def load(
     path: Path, environ: Mapping[str, str] = os.environ, *, origin: Path | None = None
@@ -39,6 +42,31 @@ def load(
         ConfigError: one line for every mistake: file, line, key path, what is wrong, what to do.
     """
     return _load(yamlfile.read(path), origin or path, environ)
+
+
+def load_control(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
+    """What a file with mistakes elsewhere says of the device, its broker and its log.
+
+    Returns:
+        A configuration without cameras, with defaults for all else.
+
+    Raises:
+        ConfigError: these parts have mistakes too.
+    """
+    document = yamlfile.read(path)
+    filling = references.References(path.absolute().parent, environ)
+    parts = {key: document.values[key] for key in CONTROL if key in document.values}
+    nothing = {"none": {"source": "synthetic://64x64@1", "enabled": False}}
+    values = {**filling.fill(parts), "cameras": nothing}
+    problems = list(filling.problems)
+    try:
+        config = Config.model_validate(values)
+    except ValidationError as error:
+        problems += [configproblems.problem(e, values) for e in error.errors(include_url=False)]
+    if problems:
+        raise ConfigError(_lines(problems, path, document.lines))
+    resolved = _resolve(config, path.absolute().parent)
+    return resolved.model_copy(update={"cameras": {}})
 
 
 def shown(path: Path, environ: Mapping[str, str] = os.environ) -> dict[str, Any]:

@@ -141,7 +141,7 @@ class Agent:
         self._boot = secrets.token_hex(BOOT_ID_BYTES)
         self._topics = Topics(config.mqtt.prefix, self._device)
         self._enabled = {name: c for name, c in config.cameras.items() if c.enabled}
-        if not self._enabled:
+        if not self._enabled and not mistake:
             raise ConfigError("cameras: none is enabled; enable one")
         if config.mqtt.tls is not None:
             # The client reads them for every connection; a mistake in them is told at the start.
@@ -230,6 +230,10 @@ class Agent:
             reasons.append(self._updates.reason)
         if self._reloader.state.state == "recovered":
             reasons.append("the configuration has a mistake; the last good one serves")
+        if self._reloader.state.state == "control":
+            reasons.append(
+                "the configuration has a mistake and there is no good one; no camera runs"
+            )
         return reasons
 
     async def serve(self) -> None:
@@ -357,19 +361,28 @@ class Agent:
         async for number in signals:
             if number == signal.SIGHUP:
                 log.info("SIGHUP: reading the configuration again")
-                tasks.start_soon(self._reload)
+                tasks.start_soon(self._reload, ended)
             else:
                 log.info("%s: stopping", signal.Signals(number).name)
                 ended.set()
 
-    async def _reload(self) -> None:
+    async def _reload(self, ended: anyio.Event) -> None:
         self._watch.reloading()
         try:
-            await anyio.to_thread.run_sync(self._reloader.reload, abandon_on_cancel=True)
+            if not self._reloader.bare:
+                await anyio.to_thread.run_sync(self._reloader.reload, abandon_on_cancel=True)
+            elif await anyio.to_thread.run_sync(self._reloader.holds, abandon_on_cancel=True):
+                # Hardly anything of the right configuration is in force: a fresh start is better.
+                log.warning("the configuration has no mistake any more: restarting with it")
+                self.restarting = True
+                ended.set()
         finally:
             self._watch.reloaded()
 
     async def _await_pipeline(self, ended: anyio.Event) -> None:
+        if self._reloader.bare:
+            # Without cameras there is nothing whose end would be the agent's.
+            return
         try:
             while not await anyio.to_thread.run_sync(
                 self._pipeline.wait, POLL_S, abandon_on_cancel=True

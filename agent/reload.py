@@ -70,6 +70,7 @@ class Reloader:
         told: Callable[[ConfigState], None],
     ) -> None:
         self.config = config
+        self._cameras_wanted = any(camera.enabled for camera in config.cameras.values())
         self.state = ConfigState("applied")
         self._source = source
         self._site = site
@@ -78,12 +79,36 @@ class Reloader:
         self._told = told
         self._lock = threading.Lock()
 
+    @property
+    def bare(self) -> bool:
+        """The agent has no cameras, only its link: there is no good configuration."""
+        return not self._cameras_wanted
+
+    def holds(self) -> bool:
+        """Whether the file has no mistake any more; one is told. For a bare agent."""
+        with self._lock:
+            try:
+                self._load()
+            except ConfigError as error:
+                self._tell(ConfigState("control", str(error)))
+                return False
+            return True
+
     def started(self, mistake: str = "") -> None:
         """The agent serves with what it was started with.
 
         Args:
             mistake: why that is the last good copy and not the file; empty if it is the file.
         """
+        if mistake and self.bare:
+            self._tell(ConfigState("control", mistake))
+            self._events.tell(
+                "config",
+                "error",
+                "the configuration has a mistake and there is no good one; no camera runs: "
+                + mistake,
+            )
+            return
         if mistake:
             self._tell(ConfigState("recovered", mistake))
             self._events.tell(

@@ -17,9 +17,11 @@ def run(config: ConfigOption = DEFAULT_CONFIG) -> None:
 
     Example: [bold]vigia run -c examples/conveyor/agent.yaml[/bold]
     """
+    import os
+
     from agent import daemon, log
     from agent.capture.camera import READER_PREFIX
-    from agent.configfile import load
+    from agent.configfile import load, load_control
     from agent.errors import ConfigError
     from agent.lastgood import LastGood
     from agent.threads import leave
@@ -29,9 +31,11 @@ def run(config: ConfigOption = DEFAULT_CONFIG) -> None:
         settings = load(config)
     except ConfigError as error:
         good = LastGood(config).load()
-        if good is None:
+        if good is None and "NOTIFY_SOCKET" not in os.environ:
+            # Somebody is there who sees the mistake at once.
             raise
-        settings, mistake = good, str(error)
+        # As a service, it says from afar what is wrong, if it can reach its broker.
+        settings, mistake = good or load_control(config), str(error)
     log.set_up(settings.log)
     code = daemon.run(settings, config, mistake)
     leave(code, READER_PREFIX)

@@ -19,7 +19,7 @@ MAX_REASON_CHARS = 4000
 class ConfigState:
     """How it stands with the settings; see the schema for what the fields mean."""
 
-    state: Literal["applied", "partly", "refused", "recovered"]
+    state: Literal["applied", "partly", "refused", "recovered", "control"]
     reason: str = ""
     restart: tuple[str, ...] = ()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 
 import yaml
 
@@ -105,3 +106,26 @@ def test_an_agent_with_a_mistake_in_its_file_goes_on_with_the_last_good_copy(
     subscriber.wait_for(lambda all_: states(all_)[-1] == "online", SOON_S)
     process.send_signal(signal.SIGTERM)
     assert process.wait(SOON_S) == 0
+
+
+def test_a_service_without_any_good_configuration_says_so_and_starts_anew_once_it_is_right(
+    agents, mosquitto, subscriber, prefix, model, tmp_path
+):
+    wanted = settings(mosquitto.ports["plain"], prefix, model, {"a": scene()})
+    wanted["cameras"]["a"]["sauce"] = 1
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        process = agents.start(wanted, NOTIFY_SOCKET=str(tmp_path / "notify"))
+        path = next(tmp_path.rglob("agent0.yaml"))
+        messages = subscriber.wait_for(tells("control"), SOON_S)
+        assert "sauce" in config_states(messages)[-1]["reason"]
+        subscriber.wait_for(lambda all_: states(all_)[-1:] == ["degraded"], SOON_S)
+        # Telemetry is what shows that the event loop listens to signals.
+        subscriber.wait_for(lambda all_: any(m.topic.endswith("/telemetry") for m in all_), SOON_S)
+        process.send_signal(signal.SIGHUP)
+        subscriber.wait_for(tells("control", 2), SOON_S)
+        del wanted["cameras"]["a"]["sauce"]
+        path.write_text(yaml.safe_dump(wanted))
+        process.send_signal(signal.SIGHUP)
+        assert process.wait(SOON_S) == 75
+    assert "Traceback" not in agents.log()
