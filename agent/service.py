@@ -76,9 +76,7 @@ def install(
     release = release or Path(sys.prefix)
     report = Report()
     changed = _write_files(layout, files(layout, unit_folder(release)))
-    report.lines.append(
-        f"{len(changed)} files of the service written" if changed else "units are as they were"
-    )
+    report.lines.append(f"files of the service written: {len(changed)}")
     manager.create(str(layout.sysusers), str(layout.tmpfiles))
     if config is not None:
         report.lines.append(_begin_with(config, layout))
