@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 UPDATER_LIMIT_S = 120.0
 """A turn of the updater writes to the disk and switches models."""
 
+LINK_LIMIT_S = 120.0
+"""A name that is looked up and an attempt to connect, for each protocol, come to an end on their
+own; a message that is handled takes no time."""
+
 CAMERAS_LIMIT_S = 60.0
 """While every live camera has as many hanging reads as are allowed, nothing can be opened anew."""
 
@@ -38,6 +42,7 @@ class AgentVitals:
         pipeline: its runners are stages.
         feeds: the enabled cameras by name.
         publisher: the activity of its thread.
+        link: likewise, of the link to the broker.
         updates: the updater, if there is one.
         broker: why there is no connection, or empty.
         queues: what waits elsewhere.
@@ -55,6 +60,7 @@ class AgentVitals:
         pipeline: Pipeline,
         feeds: Callable[[], Mapping[str, Camera]],
         publisher: Activity,
+        link: Activity,
         updates: Turns | None,
         broker: Callable[[], str],
         queues: Callable[[], dict[str, object]],
@@ -66,6 +72,7 @@ class AgentVitals:
         self._pipeline = pipeline
         self._feeds = feeds
         self._publisher = publisher
+        self._link = link
         self._updates = updates
         self._broker = broker
         self._queues = queues
@@ -83,6 +90,7 @@ class AgentVitals:
             for slot, runner in list(self._pipeline.runners.items())
         ]
         stages.append(Stage("publisher", self._publisher.age_s, limit_s))
+        stages.append(Stage("link", self._link.age_s, max(limit_s, LINK_LIMIT_S)))
         stages.append(Stage("event loop", self.loop.age_s, limit_s))
         stages.append(Stage("cameras", self._stuck_s(), max(limit_s, CAMERAS_LIMIT_S)))
         if self._updates is not None:

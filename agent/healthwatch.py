@@ -73,6 +73,7 @@ class Watch:
             pipeline=pipeline,
             feeds=feeds,
             publisher=publisher.activity,
+            link=client.activity,
             updates=updates,
             broker=lambda: "" if client.connected else client.reason or "not connected yet",
             queues=lambda: {"publisher": publisher.counters(), "spool": spool.counters()},

@@ -22,6 +22,7 @@ from agent.mqttpaho import MAX_INCOMING_BYTES
 from agent.mqttqueue import MAX_WAITING, SendQueue
 from agent.mqttreason import SessionLostError
 from agent.mqttsubscriptions import Subscriptions
+from agent.progress import Activity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -61,6 +62,7 @@ class Link:
 
     Attributes:
         reason: why there is no connection at present, or empty.
+        activity: what its thread does at present: an attempt to connect, or one step of serving.
         cpu_s: processor time that the link's thread has taken, in seconds.
     """
 
@@ -79,6 +81,7 @@ class Link:
         self._will = will
         self._max_incoming_bytes = max_incoming_bytes
         self._backoff = backoff or Backoff(config.reconnect_initial_s, config.reconnect_max_s)
+        self.activity = Activity()
         self._lock = threading.Condition()
         self._queue = SendQueue()
         self._subscriptions = Subscriptions()
@@ -228,12 +231,14 @@ class Link:
         while not self._closing.is_set():
             began = time.monotonic()
             try:
+                self.activity.mark()
                 self._connect_and_serve()
             except AgentError as error:
                 self._note_failure(str(error))
             except Exception:
                 # A bug in a callback or the library must not end all publishing.
                 log.exception("the connection to the broker failed; it is made anew")
+            self.activity.rest()
             if time.monotonic() - began >= STABLE_S:
                 self._backoff.reset()
             if not self._closing.is_set():
@@ -295,6 +300,7 @@ class Link:
 
     def _serve(self, session: Session) -> None:
         while True:
+            self.activity.mark()
             self._ask(session)
             self._send(session)
             with self._lock:

@@ -117,7 +117,8 @@ PROJECT: dict[str, tuple[str, ...]] = {
                       "agent.threads", "agent.wire*"),
     "agent.outbox": ("agent.interfaces",),
     "agent.mqtt*": ("agent.backoff", "agent.config", "agent.errors", "agent.interfaces",
-                    "agent.mqtt*", "agent.secrets", "agent.threads", "agent.tls", "agent.wire*"),
+                    "agent.mqtt*", "agent.progress", "agent.secrets", "agent.threads", "agent.tls",
+                    "agent.wire*"),
     "agent.tls": ("agent.config", "agent.errors"),
     # The road of an update. What says whether a bundle may be trusted knows no network and no disk
     # but the one it is told.
