@@ -87,6 +87,10 @@ class Watch:
         """To be marked by the event loop, more often than the limit."""
         return self._vitals.loop
 
+    def state(self) -> dict[str, object]:
+        """Plain values for the status page; see `Health.state`."""
+        return self._health.state()
+
     def starting(self, what: str) -> None:
         """Tell the service manager what the start is at."""
         self._notifier.status(f"starting; {what}")

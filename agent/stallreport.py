@@ -11,6 +11,9 @@ MAX_FRAMES = 12
 """Of each thread, the innermost."""
 MAX_STACKS_CHARS = 40_000
 """An event has 64 KiB."""
+MAX_NAME_CHARS = 64
+PUNCTUATION = 4
+"""Quotes, comma and blank around a line in JSON."""
 NAME_PARTS = 3
 """Of a file's path, the last: where the agent is installed is nobody's business."""
 
@@ -26,8 +29,9 @@ def stacks() -> dict[str, list[str]]:
             f"{'/'.join(call.filename.split('/')[-NAME_PARTS:])}:{call.lineno} {call.name}"
             for call in calls
         ]
-        left -= sum(map(len, lines))
+        name = f"{names.get(ident, 'unknown')[:MAX_NAME_CHARS]} ({ident})"
+        left -= len(name) + sum(len(line) + PUNCTUATION for line in lines)
         if left < 0:
             break
-        found[f"{names.get(ident, 'unknown')} ({ident})"] = lines
+        found[name] = lines
     return found
