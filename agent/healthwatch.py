@@ -89,7 +89,7 @@ class Watch:
 
     def state(self) -> dict[str, object]:
         """Plain values for the status page; see `Health.state`."""
-        return self._health.state()
+        return self.health.state()
 
     def starting(self, what: str) -> None:
         """Tell the service manager what the start is at."""
