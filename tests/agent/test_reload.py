@@ -11,7 +11,9 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from agent.commands.config import app
 from agent.config import Config
 from agent.configfile import load
 from agent.errors import ConfigError, PipelineError
@@ -294,3 +296,17 @@ def test_the_message_is_what_its_schema_says(state):
     message = json.loads(encode_config_state("d1", "b1", state, ts=1.23456))
     jsonschema.validate(message, schema("vigia.config-state/1"))
     assert len(message.get("reason", "")) <= MAX_REASON_CHARS
+
+
+def test_the_command_tells_what_a_reload_would_do(tmp_path):
+    old, new = tmp_path / "old.yaml", tmp_path / "new.yaml"
+    old.write_text(yaml.safe_dump(values()))
+    new.write_text(
+        yaml.safe_dump(values(mqtt={"host": "x"}, **cameras(b={"source": "rtsp://cam/2"})))
+    )
+    said = CliRunner().invoke(app, ["diff", str(new), "-c", str(old)])
+    assert said.output == "camera b: changed\nmqtt: with a restart\n"
+    said = CliRunner().invoke(app, ["diff", str(old), "-c", str(old)])
+    assert said.output == "nothing changes\n"
+    said = CliRunner().invoke(app, ["diff", str(new), "-c", str(old), "--json"])
+    assert json.loads(said.output)["cameras_started"] == ["b"]
