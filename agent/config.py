@@ -17,6 +17,7 @@ from agent.configbase import NAME_PATTERN, Name, Section
 from agent.configcamera import CameraConfig, CropConfig
 from agent.configgovernor import GovernorConfig
 from agent.confighealth import HealthConfig
+from agent.confighttp import HttpConfig
 from agent.configmodel import (
     DEFAULT_MODEL_PATH,
     GateConfig,
@@ -39,6 +40,7 @@ __all__ = [
     "GateConfig",
     "GovernorConfig",
     "HealthConfig",
+    "HttpConfig",
     "KeyConfig",
     "LogConfig",
     "ModelConfig",
@@ -115,6 +117,9 @@ class Config(Section):
     )
     health: HealthConfig = Field(
         default=HealthConfig(), description="How the agent watches itself."
+    )
+    http: HttpConfig = Field(
+        default=HttpConfig(), description="Status page, metrics and live pictures."
     )
     log: LogConfig = Field(default=LogConfig(), description="What is logged.")
 

@@ -33,6 +33,7 @@ class Histogram:
     def __init__(self) -> None:
         self._counts = [0] * BUCKETS
         self.count = 0
+        self.sum_ms = 0.0
 
     def add(self, ms: float) -> None:
         """Count one duration in milliseconds."""
@@ -41,11 +42,31 @@ class Histogram:
             bucket = min(BUCKETS - 1, math.ceil(math.log(ms / FIRST_MS) / math.log(GROWTH)))
         self._counts[bucket] += 1
         self.count += 1
+        self.sum_ms += ms
 
     def add_all(self, other: Histogram) -> None:
         """Count what another one has counted."""
         self._counts = [a + b for a, b in zip(self._counts, other._counts, strict=True)]
         self.count += other.count
+        self.sum_ms += other.sum_ms
+
+    def since(self, before: Histogram) -> Histogram:
+        """What was counted since an earlier copy of this one."""
+        rest = Histogram()
+        rest._counts = [a - b for a, b in zip(self._counts, before._counts, strict=True)]
+        rest.count = self.count - before.count
+        rest.sum_ms = self.sum_ms - before.sum_ms
+        return rest
+
+    def at_most(self, bounds_ms: Iterable[float]) -> list[int]:
+        """For each bound, rising, how many were counted in buckets that end at or below it."""
+        counts, bucket, seen = [], 0, 0
+        for bound in bounds_ms:
+            while bucket < BUCKETS and FIRST_MS * GROWTH**bucket <= bound:
+                seen += self._counts[bucket]
+                bucket += 1
+            counts.append(seen)
+        return counts
 
     def percentile(self, share: float) -> float:
         """The duration in ms that `share` (0..1) of those counted do not exceed; 0 if none."""
@@ -83,6 +104,14 @@ class CameraStats:
     stages: dict[str, Histogram] = field(default_factory=lambda: {s: Histogram() for s in STAGES})
     first_s: float = 0.0
     last_s: float = 0.0
+
+    def copy(self) -> CameraStats:
+        """What was counted so far; does not change any more."""
+        copied = CameraStats(self.results, self.objects, Counter(self.drops))
+        for name, histogram in self.stages.items():
+            copied.stages[name].add_all(histogram)
+        copied.first_s, copied.last_s = self.first_s, self.last_s
+        return copied
 
     def snapshot(self, seconds: float) -> dict[str, object]:
         """Plain values; `seconds` is the time they were gathered in."""
@@ -172,6 +201,11 @@ class PipelineStats:
         with self._lock:
             seconds = self._clock() - self._started
             return {name: stats.snapshot(seconds) for name, stats in self._total.items()}
+
+    def counted(self) -> dict[str, CameraStats]:
+        """Copies by camera of what was counted since the start."""
+        with self._lock:
+            return {name: stats.copy() for name, stats in self._total.items()}
 
     def recent(self) -> dict[str, dict[str, object]]:
         """Snapshot by camera since the last call, for telemetry."""

@@ -22,9 +22,13 @@ class Tap:
 
     Args:
         clock: monotonic seconds.
+
+    Attributes:
+        beside: shown every frame as well, if it is not None; must not block.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.beside: Callable[[Frame, Result], None] | None = None
         self._clock = clock
         self._arrived = threading.Condition()
         self._period_s: float | None = None
@@ -47,6 +51,9 @@ class Tap:
 
     def offer(self, frame: Frame, result: Result) -> None:
         """Show a frame and its result, if it is time; never waits for the onlooker."""
+        beside = self.beside
+        if beside is not None:
+            beside(frame, result)
         if self._period() is None:
             return
         with self._arrived:
