@@ -103,6 +103,7 @@ class Governor:
         self._slowed_by: tuple[str, ...] = ()
         self._rates = _Rates()
         self._limits: dict[str, float] = {}
+        self._limited: dict[str, SlowedCamera] = {}
         self._steps = {"down": 0, "up": 0}
         self._reason = ""
         self._headroom_c: float | None = None
@@ -221,7 +222,11 @@ class Governor:
         for name in self._limits.keys() - cameras.keys():
             del self._limits[name]
         for name, camera in cameras.items():
+            if self._limited.get(name, camera) is not camera:
+                # Its settings were changed: another camera has the name, and no limit yet.
+                self._limits.pop(name, None)
             self._slow(name, camera, share)
+        self._limited = {name: cameras[name] for name in self._limits}
         if level > len(config.steps) and not self._slots:
             self._slots = self._lighter.engage()
             if not self._slots:

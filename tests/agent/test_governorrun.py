@@ -267,3 +267,11 @@ def test_a_real_camera_delivers_less_when_the_files_say_hot(tmp_path):
 def test_steps_must_fall_between_everything_and_nothing(steps):
     with pytest.raises(ValueError, match=r"steps"):
         GovernorConfig(steps=steps)
+
+
+def test_a_camera_whose_settings_change_while_it_is_hot_is_slowed_too(board):
+    board.run(20, 50)
+    board.run(2, 92)
+    board.cameras["gate"] = FakeCamera(30)
+    board.run(2, 92)
+    assert board.cameras["gate"].limit is not None
