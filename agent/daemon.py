@@ -56,7 +56,9 @@ if TYPE_CHECKING:
 
     from agent.capture.camera import CameraStatus
     from agent.config import CameraConfig, Config, UpdatesConfig
+    from agent.confighttp import HttpConfig
     from agent.detection import ModelRef
+    from agent.http.server import HttpServer
     from agent.pipeline.worker import LoadedModel
     from agent.updates import Updates
     from agent.wire.buildstate import BuildState
@@ -82,6 +84,9 @@ begun again at the next start."""
 
 GOVERNOR_STOP_S = 0.2
 """Time for a look at the sensors; a change of engines is not waited for."""
+
+HTTP_STOP_S = 0.3
+"""Time for answers that are being given; streams end at once."""
 
 SPOOL_STOP_S = 0.3
 """Time for the broker to acknowledge events; what it does not is kept on the disk."""
@@ -198,6 +203,7 @@ class Agent:
             events=self._events,
             troubles=self.reasons,
         )
+        self._http: HttpServer | None = None
         hot = HotChanges(
             self._pipeline,
             self._slots,
@@ -236,6 +242,37 @@ class Agent:
             )
         return reasons
 
+    def _open_page(self, settings: HttpConfig) -> HttpServer:
+        # Only agents that listen pay for what a server needs.
+        from agent.http.parts import sources_of  # noqa: PLC0415
+        from agent.http.server import HttpServer  # noqa: PLC0415
+
+        updates = self._updates
+        sources = sources_of(
+            device=self._device,
+            boot=self._boot,
+            config=lambda: self._reloader.config,
+            feeds=self._feeds,
+            pipeline=self._pipeline,
+            slots=self._slots,
+            events=self._events,
+            state=None
+            if self._config.updates is None
+            else self._config.updates.state_dir or default_state_dir(),
+            watched=self._watch.state,
+            # A look of its own: shares of the processor are since the look before.
+            host=HostProbe().look,
+            broker=lambda: {"connected": self._client.connected, **self._client.counters()},
+            publisher=self._publisher.counters,
+            spool=self._spool.counters,
+            governor=self._governor.state,
+            updates=lambda: None if updates is None else updates.counters(),
+        )
+        server = HttpServer(settings, sources)
+        if not server.start():
+            self._events.tell("agent", "warning", server.reason or "http does not listen")
+        return server
+
     async def serve(self) -> None:
         """Start everything, wait for the end, stop everything.
 
@@ -247,6 +284,8 @@ class Agent:
         self._spool.start(self._events.tell)
         self._publisher.start()
         try:
+            if self._config.http.enabled:
+                self._http = self._open_page(self._config.http)
             self._watch.starting("loading models")
             if self._updates is not None:
                 self._updates.restore()
@@ -442,6 +481,8 @@ class Agent:
 
     def _close_helpers(self) -> None:
         try:
+            if self._http is not None:
+                self._http.close(HTTP_STOP_S)
             if self._updates is not None:
                 self._updates.close(UPDATES_STOP_S)
             self._builder.close(BUILDER_STOP_S)

@@ -8,8 +8,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import threading
-from pathlib import Path
 
 import httpx
 import pytest
