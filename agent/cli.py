@@ -26,9 +26,12 @@ from agent.commands import (
     engine,
     enroll,
     fleet,
+    logs,
     model,
     run,
     service,
+    status,
+    supportbundle,
     update,
     version,
     watch,
@@ -66,6 +69,9 @@ def root(
 
 app.command("run")(run.run)
 app.command("check")(check.check)
+app.command("status")(status.status)
+app.command("logs")(logs.logs)
+app.command("support-bundle")(supportbundle.support_bundle)
 app.add_typer(config.app, name="config")
 app.add_typer(cameras.app, name="cameras")
 app.add_typer(model.app, name="model")

@@ -1,0 +1,188 @@
+"""Support bundles: bounded, redacted, honest about what they took; logs and status for people."""
+
+import json
+import tarfile
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from agent import supportbundle
+from agent.cli import app
+from agent.commands.status import code, lines
+from agent.config import Config
+from agent.errors import OutputError
+from agent.loglines import level_of, readable, wanted
+from agent.redact import Redactor, secrets_of
+from agent.supportbundle import CONTENTS, Part, write
+
+KEY = "-----BEGIN PRIVATE KEY-----\nMIGHAgEAMBMG\n-----END PRIVATE KEY-----"
+
+
+def part(name, text):
+    return Part(name, "test", lambda: text)
+
+
+def content(path, name):
+    with tarfile.open(path) as archive:
+        (member,) = [m for m in archive.getmembers() if m.name.endswith("/" + name)]
+        return archive.extractfile(member).read().decode()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "rtsp://user:hunter22@cam/1",
+        "password: hunter22",
+        '"mqtt_password": "hunter22"',
+        "api_key=hunter22&x=1",
+        "Authorization: Bearer hunter22hunter22",
+        KEY.replace("MIGHAgEAMBMG", "hunter22"),
+        "-----BEGIN EC PRIVATE KEY-----\nhunter22, and the file was cut",
+    ],
+)
+def test_secrets_are_taken_out_by_their_looks(text):
+    assert "hunter22" not in Redactor().text(f"before {text}\nafter")
+
+
+@given(st.text(min_size=4, max_size=30), st.text(max_size=50), st.text(max_size=50))
+def test_a_known_secret_stands_nowhere_afterwards(secret, before, after):
+    shown = Redactor([secret]).text(before + secret + after)
+    assert secret not in shown or secret in "***"
+
+
+def test_json_stays_json():
+    values = {
+        "password": "hunter22",
+        "key_password": None,
+        "token": "***",
+        "n": [1, {"psk": "abc"}],
+    }
+    shown = json.loads(Redactor().text(json.dumps(values)))
+    assert shown == {"password": "***", "key_password": None, "token": "***",
+                     "n": [1, {"psk": "***"}]}  # fmt: skip
+
+
+def test_the_secrets_of_a_configuration_are_known():
+    config = Config.model_validate(
+        {
+            "mqtt": {"host": "h", "username": "u", "password": "first-one"},
+            "cameras": {"a": {"source": "rtsp://u:second-one@cam/1"}},
+        }
+    )
+    assert {"first-one", "second-one"} <= set(secrets_of(config))
+
+
+def test_a_bundle_lists_what_it_took_and_what_it_could_not(tmp_path):
+    def broken():
+        raise OSError("password=hunter22 was wrong")
+
+    path = tmp_path / "b.tar.gz"
+    entries = write(
+        path, [part("a.txt", "token: hunter22"), Part("b.txt", "x", broken)], Redactor()
+    )
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert content(path, "a.txt") == "token: ***"
+    listing = json.loads(content(path, CONTENTS))
+    assert [p["name"] for p in listing["parts"]] == ["a.txt", "b.txt"]
+    assert "OSError" in listing["parts"][1]["problem"]
+    assert "hunter22" not in json.dumps(listing)
+    assert entries[0].size == len("token: ***")
+
+
+def test_a_bundle_is_bounded_and_says_what_was_cut(tmp_path, monkeypatch):
+    monkeypatch.setattr(supportbundle, "MAX_ITEM_BYTES", 100)
+    monkeypatch.setattr(supportbundle, "MAX_BUNDLE_BYTES", 150)
+    path = tmp_path / "b.tar.gz"
+    long = "a" * 400 + "end"
+    entries = write(path, [part(f"{n}.txt", long) for n in range(3)], Redactor())
+    assert [(e.size, e.cut) for e in entries] == [(100, 303), (50, 353), (0, 0)]
+    assert "150 bytes" in entries[2].problem
+    assert content(path, "0.txt").endswith("end")
+
+
+def test_a_bundle_replaces_no_file(tmp_path):
+    path = tmp_path / "b.tar.gz"
+    path.write_text("mine")
+    with pytest.raises(OutputError, match="--output"):
+        write(path, [], Redactor())
+    assert path.read_text() == "mine"
+
+
+def test_the_command_makes_a_bundle_without_secrets_also_of_a_bad_configuration(tmp_path):
+    config = tmp_path / "agent.yaml"
+    config.write_text("mqtt: {host: h, username: u, password: hunter22}\nnonsense: 1\n")
+    path = tmp_path / "out.tar.gz"
+    arguments = ["support-bundle", "-c", str(config), "-o", str(path), "--no-check", "--json"]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    parts = {p["name"]: p for p in json.loads(done.stdout)["parts"]}
+    assert parts["versions.json"]["problem"] == ""
+    assert "nonsense" in parts["configuration.json"]["problem"]
+    with tarfile.open(path) as archive:
+        data = b"".join(archive.extractfile(m).read() for m in archive.getmembers())
+    assert b"hunter22" not in data
+
+
+LINE = json.dumps({"event": "camera door: down", "level": "warning", "logger": "agent.x",
+                   "timestamp": "2026-01-01T00:00:00Z", "seq": 3})  # fmt: skip
+
+
+def test_log_lines_are_made_readable():
+    assert readable(LINE) == "2026-01-01T00:00:00Z WARNING agent.x: camera door: down seq=3"
+    assert readable(f"<4>{LINE}") == readable(LINE)
+    assert readable("Traceback ...") == "Traceback ..."
+    assert readable("[1, 2]") == "[1, 2]"
+
+
+@pytest.mark.parametrize(
+    ("line", "level"), [(LINE, "warning"), ("x [error    ] y", "error"), ("plain", "info")]
+)
+def test_a_line_says_how_important_it_is(line, level):
+    assert level_of(line) == level
+    assert wanted(line, level)
+    assert not wanted(line, "critical")
+
+
+@given(st.text())
+def test_any_line_can_be_shown(line):
+    assert isinstance(readable(line), str)
+    assert wanted(line, "debug")
+
+
+def test_logs_of_a_file_are_the_last_lines_of_the_level(tmp_path):
+    file = tmp_path / "log"
+    file.write_text("\n".join([LINE, "plain", LINE.replace("door", "gate\\u001b[31m")]) + "\n")
+    done = CliRunner().invoke(app, ["logs", "--file", str(file), "--level", "warning", "-n", "1"])
+    assert done.exit_code == 0
+    assert "gate" in done.stdout
+    assert "door" not in done.stdout
+    assert "\x1b" not in done.stdout
+
+
+WELL = {"service": {"ActiveState": "active", "SubState": "running"},
+        "agent": {"health": {"healthy": True, "ready": True, "reasons": []},
+                  "cameras": {"door": {"state": "online", "fps": 25.0}}, "models": {},
+                  "events": [{"ts": 0, "severity": "info", "what": "started"}]}}  # fmt: skip
+
+
+def test_status_says_how_the_agent_is():
+    shown = "\n".join(lines(WELL))
+    assert "camera door: state online, fps 25" in shown
+    assert "started" in shown
+    assert code(WELL) == 0
+
+
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [
+        ({"service": {}, "problem": "no answer"}, 3),
+        ({"service": {"ActiveState": "active"}, "problem": "no answer"}, 1),
+        ({"service": {}, "agent": {"health": {"healthy": False, "ready": True}}}, 1),
+        ({"service": {}, "agent": {"health": {"healthy": True, "ready": False}}}, 1),
+    ],
+)
+def test_status_exits_with_what_is_wrong(shown, expected):
+    assert code(shown) == expected
+    assert list(lines(shown))
