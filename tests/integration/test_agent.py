@@ -62,7 +62,7 @@ def test_the_example_runs_over_tls_with_a_password_and_says_goodbye(
     kinds = {m.json["schema"] for m in messages}
     assert kinds == {
         "vigia.detections/1", "vigia.status/1", "vigia.info/1", "vigia.telemetry/1",
-        "vigia.camera-status/1", "vigia.model-state/1", "vigia.event/1",
+        "vigia.camera-status/1", "vigia.model-state/1", "vigia.event/1", "vigia.config-state/1",
     }  # fmt: skip
     assert states(messages) == ["online", "stopping", "offline"]
     found = detections(messages, "belt")
