@@ -94,7 +94,7 @@ def test_an_old_jetpack_is_refused_and_an_unknown_one_is_not():
 
 def test_the_versions_of_a_board_are_read_from_its_files(tmp_path):
     write(tmp_path, {**jetson.FILES, "usr/local/cuda/version.json":
-          '{"cuda": {"name": "CUDA SDK", "version": "12.6.11"}, "x": {"version": "1"}}'})  # fmt: skip
+          '{"cuda": {"name": "SDK", "version": "12.6.11"}, "x": {"version": "1"}}'})  # fmt: skip
     answers = dict.fromkeys((*deepversions.NEEDED, *deepversions.OPTIONAL), Ran(0, "1.0\n"))
     answers["cv2"] = Ran(0, "4.8.0\ngstreamer\n")
     answers["tensorrt"] = Ran(0, "8.6.2\n")
