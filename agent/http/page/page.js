@@ -137,7 +137,7 @@ function showCameras(cameras) {
       camera.reason ? make("p", { class: `why ${CAMERA[camera.state] || "calm"}` }, camera.reason) : "",
       camera.state === "disabled" ? "" : make("div", { class: "plots" },
         make("figure", {}, make("figcaption", {}, "frames a second", make("b", {}, number(camera.fps, 1))), plot([["a", series("fps")]])),
-        make("figure", {}, make("figcaption", {}, "latency, half and 95 %", make("b", {}, camera.p95 === undefined ? "–" : `${number(camera.p50)} / ${number(camera.p95)} ms`)), plot([["a", series("p50")], ["b", series("p95")]]))),
+        make("figure", {}, make("figcaption", {}, "latency p50 / p95", make("b", {}, camera.p95 === undefined ? "–" : `${number(camera.p50)} / ${number(camera.p95)} ms`)), plot([["a", series("p50")], ["b", series("p95")]]))),
       make("p", { class: "soft" }, `model ${camera.model || "–"} · ${number(camera.results)} frames`, lost ? ` · ${number(lost)} left out (${drops.map(([cause, count]) => `${words(cause)} ${number(count)}`).join(", ")})` : ""));
     follow(picture);
   }
@@ -183,7 +183,7 @@ function showFigures(state) {
   const fps = Object.values(state.cameras).reduce((sum, c) => sum + (c.fps || 0), 0);
   const heat = (host.thermal && host.thermal.max_c) ?? host.temperature_max_c;
   const all = [["frames a second", number(fps, 1)], ["broker", broker.connected === undefined ? undefined : broker.connected ? "connected" : "away"],
-    ["waiting for the broker", number((spool.messages || 0) + (publisher.outbox_messages || 0))],
+    ["messages waiting", number((spool.messages || 0) + (publisher.outbox_messages || 0))],
     ["processor", host.cpu_percent === undefined ? undefined : `${number(host.cpu_percent)} %`],
     ["agent's memory", host.process_rss_bytes === undefined ? undefined : bytes(host.process_rss_bytes)],
     ["temperature", heat === undefined ? undefined : `${number(heat)} °C`], ["running for", duration(state.ts - state.started)]];
