@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 
 from agent.confighttp import HttpConfig
 from agent.detection import Detections, StageTimes
@@ -130,8 +131,6 @@ class Stage:
         history._looked = time.monotonic()
 
     def _play(self) -> None:
-        import numpy as np
-
         video = cv2.VideoCapture(str(ROOT / "examples" / "conveyor" / "sample.mp4"))
         number = 0
         while not self._stop.wait(0.04):

@@ -1,5 +1,7 @@
 """Who may ask what."""
 
+import anyio
+import httpx
 import pytest
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
@@ -18,9 +20,6 @@ async def _hello(_request):
 
 @pytest.fixture
 def ask():
-    import anyio
-    import httpx
-
     def make(token=None, names=()):
         routes = [Route(p, _hello) for p in ("/", "/healthz", "/api/status")]
         guard = Guard(Starlette(routes=routes), token, names)
