@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import logging
 import secrets
-import signal
 import time
 from typing import TYPE_CHECKING
 
@@ -39,6 +38,7 @@ from agent.pipeline.pipeline import CameraPlan, Pipeline
 from agent.plans import PlanRequest, default_cache_dir
 from agent.publish import Publisher
 from agent.reload import Reloader
+from agent.signals import Signals, hold_reloads
 from agent.slotengines import PlannedEngines
 from agent.spool import Spool
 from agent.statefolder import default_state_dir
@@ -49,10 +49,7 @@ from agent.wire.schema import CONFIG_STATE, TELEMETRY
 from agent.wire.topics import Topics
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
-
-    from anyio.abc import TaskGroup
 
     from agent.capture.camera import CameraStatus
     from agent.config import CameraConfig, Config, UpdatesConfig
@@ -117,8 +114,7 @@ def run(config: Config, source: Path, mistake: str = "") -> int:
         AgentError: a mistake in the configuration.
         EngineError: no model can be loaded.
     """
-    # Until the event loop listens: a reload that comes early must not end the agent.
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    hold_reloads()
     limit_arenas()
     servicegroup.claim()
     agent = Agent(config, source, mistake)
@@ -303,7 +299,7 @@ class Agent:
             self._watch.start()
             ended = anyio.Event()
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._await_signal, ended)
+                tasks.start_soon(Signals(self._reloader, self._watch, self._restart).listen, ended)
                 tasks.start_soon(self._await_pipeline, ended)
                 tasks.start_soon(self._report)
                 tasks.start_soon(self._beat)
@@ -377,7 +373,7 @@ class Agent:
         self._news.degraded(tuple(self.reasons()))
 
     def _restart(self) -> None:
-        log.warning("an operator asked for a restart")
+        log.warning("the agent is to be started anew")
         self.restarting = True
         # The end travels as if all cameras had ended.
         self._pipeline.stop()
@@ -387,36 +383,6 @@ class Agent:
         # What serves at once comes first; whether it can be bettered is a question for later.
         self._builder.want(name)
         return model
-
-    async def _await_signal(self, ended: anyio.Event) -> None:
-        wanted = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-        async with anyio.create_task_group() as tasks:
-            with anyio.open_signal_receiver(*wanted) as signals:
-                await self._obey(signals, tasks, ended)
-
-    async def _obey(
-        self, signals: AsyncIterator[signal.Signals], tasks: TaskGroup, ended: anyio.Event
-    ) -> None:
-        async for number in signals:
-            if number == signal.SIGHUP:
-                log.info("SIGHUP: reading the configuration again")
-                tasks.start_soon(self._reload, ended)
-            else:
-                log.info("%s: stopping", signal.Signals(number).name)
-                ended.set()
-
-    async def _reload(self, ended: anyio.Event) -> None:
-        self._watch.reloading()
-        try:
-            if not self._reloader.bare:
-                await anyio.to_thread.run_sync(self._reloader.reload, abandon_on_cancel=True)
-            elif await anyio.to_thread.run_sync(self._reloader.holds, abandon_on_cancel=True):
-                # Hardly anything of the right configuration is in force: a fresh start is better.
-                log.warning("the configuration has no mistake any more: restarting with it")
-                self.restarting = True
-                ended.set()
-        finally:
-            self._watch.reloaded()
 
     async def _await_pipeline(self, ended: anyio.Event) -> None:
         if self._reloader.bare:

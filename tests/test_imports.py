@@ -168,6 +168,7 @@ PROJECT: dict[str, tuple[str, ...]] = {
     "agent.deepmachine": (),
     "agent.deepmatrix": ("agent.check",),
     "agent.daemon": ("agent.*", "engines.*"),
+    "agent.signals": ("agent.healthwatch", "agent.reload"),
     "agent.reloadplan": ("agent.config",),
     "agent.lastgood": ("agent.config", "agent.configfile", "agent.errors", "agent.statefolder"),
     "agent.reload": ("agent.config", "agent.configfile", "agent.errors", "agent.lastgood",
@@ -202,7 +203,7 @@ COMMAND_LINE = ("agent.cli", "agent.commands*", "agent.__main__", "fleet.command
 
 # Library -> who may import it. A library that is not here is an error.
 LIBRARIES: dict[str, tuple[str, ...]] = {
-    "anyio": ("agent.daemon", "fleet.simulate*"),
+    "anyio": ("agent.daemon", "agent.signals", "fleet.simulate*"),
     "cryptography": ("agent.bundle*", "agent.enrol*", "engines.seal", "fleet.*"),
     "pkcs11": ("agent.bundle.pkcs11*",),
     "securesystemslib": ("agent.bundle*", "agent.update.offer", "agent.update.orders", "fleet.*"),
