@@ -1,4 +1,4 @@
-"""`vigia check --deep` as a process, against a real Mosquitto with an access list and a real camera."""
+"""`vigia check --deep` against a real Mosquitto with an access list and a real camera."""
 
 import json
 import os
