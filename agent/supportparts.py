@@ -40,7 +40,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "memory.txt": ("free", "-m"),
     "addresses.txt": ("ip", "-brief", "address"),
     "clock.txt": ("timedatectl",),
-    "packages.txt": ("dpkg-query", "-W", "-f", "${Package} ${Version}\n", "nvidia-*", "*tensorrt*",
+    "packages.txt": ("dpkg-query", "-W", "-f", r"${Package} ${Version}\n", "nvidia-*", "*tensorrt*",
                      "cuda-*", "libcudnn*", "libopencv*", "python3-opencv*"),
 }  # fmt: skip
 """Programs of the system; one that is missing is told in the list."""
@@ -113,4 +113,6 @@ def _run(machine: Machine, command: Sequence[str]) -> str:
     ran = machine.run(command)
     if ran is None:
         raise ServiceError(f"{command[0]} is missing, or took too long")
+    if ran.code != 0 and not ran.out:
+        raise ServiceError(f"{command[0]} ended with {ran.code}: {ran.err.strip()}")
     return f"{ran.out}{ran.err}"

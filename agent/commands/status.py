@@ -124,5 +124,7 @@ def _service() -> dict[str, str]:
     try:
         state = Manager().state()
     except ServiceError as error:
-        return {"problem": str(error).splitlines()[0]}
+        # Which command it was helps nobody here.
+        told = str(error).strip().partition("` failed with code ")[2] or str(error)
+        return {"problem": f"not known: {' '.join(told.split())}"}
     return dict(state.values) if state.installed else {}

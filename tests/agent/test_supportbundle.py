@@ -8,11 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from agent import supportbundle
+from agent import supportbundle, supportparts
 from agent.cli import app
 from agent.commands.status import code, lines
 from agent.config import Config
-from agent.errors import OutputError
+from agent.deepmachine import Machine, Ran
+from agent.errors import OutputError, ServiceError
 from agent.loglines import level_of, readable, wanted
 from agent.redact import Redactor, secrets_of
 from agent.supportbundle import CONTENTS, Part, write
@@ -186,3 +187,13 @@ def test_status_says_how_the_agent_is():
 def test_status_exits_with_what_is_wrong(shown, expected):
     assert code(shown) == expected
     assert list(lines(shown))
+
+
+def test_a_program_that_fails_without_a_word_of_use_is_left_out_of_the_bundle():
+    class Broken(Machine):
+        def run(self, command, timeout_s=0.0):
+            del command, timeout_s
+            return Ran(1, "", "no bus")
+
+    with pytest.raises(ServiceError, match="ended with 1: no bus"):
+        supportparts._run(Broken(), ["timedatectl"])
