@@ -1,4 +1,4 @@
-"""What being looked at costs: frames a second without HTTP, with a page and metrics, with a live view.
+"""What being looked at costs: frames a second without HTTP, with a page, with a live view.
 
     python -m tests.bench.http MODEL [--seconds 4] [--rounds 3]
 
