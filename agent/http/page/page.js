@@ -137,7 +137,7 @@ function showCameras(cameras) {
       camera.reason ? make("p", { class: `why ${CAMERA[camera.state] || "calm"}` }, camera.reason) : "",
       camera.state === "disabled" ? "" : make("div", { class: "plots" },
         make("figure", {}, make("figcaption", {}, "frames a second", make("b", {}, number(camera.fps, 1))), plot([["a", series("fps")]])),
-        make("figure", {}, make("figcaption", {}, "latency p50 / p95", make("b", {}, camera.p95 === undefined ? "–" : `${number(camera.p50)} / ${number(camera.p95)} ms`)), plot([["a", series("p50")], ["b", series("p95")]]))),
+        make("figure", {}, make("figcaption", {}, "latency", make("b", {}, camera.p95 === undefined ? "–" : `${number(camera.p50)} (95 %: ${number(camera.p95)}) ms`)), plot([["a", series("p50")], ["b", series("p95")]]))),
       make("p", { class: "soft" }, `model ${camera.model || "–"} · ${number(camera.results)} frames`, lost ? ` · ${number(lost)} left out (${drops.map(([cause, count]) => `${words(cause)} ${number(count)}`).join(", ")})` : ""));
     follow(picture);
   }
