@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import logging
 import secrets
-import time
 from typing import TYPE_CHECKING
 
 import anyio
@@ -21,6 +20,7 @@ from agent.builder import Builder
 from agent.capture.base import is_live
 from agent.capture.camera import Camera
 from agent.device import HostProbe, device_id
+from agent.ending import Ending
 from agent.errors import ConfigError
 from agent.events import Events
 from agent.governorengine import LightEngines
@@ -41,11 +41,10 @@ from agent.reload import Reloader
 from agent.signals import Signals, hold_reloads
 from agent.slotengines import PlannedEngines
 from agent.spool import Spool
-from agent.statefolder import default_state_dir
+from agent.statefolder import spool_folder, state_folder
 from agent.tls import client_context
 from agent.wire import messages
-from agent.wire.configstate import encode_config_state
-from agent.wire.schema import CONFIG_STATE, TELEMETRY
+from agent.wire.schema import TELEMETRY
 from agent.wire.topics import Topics
 
 if TYPE_CHECKING:
@@ -65,28 +64,6 @@ log = logging.getLogger(__name__)
 
 BOOT_ID_BYTES = 4
 """A boot id tells one run of the agent from the next; it only has to differ."""
-
-LAST_INFERENCE_S = 0.3
-"""Time for the inference that runs when the rest is thrown away."""
-
-FLUSH_TIMEOUT_S = 0.6
-"""Time, twice, for the broker to acknowledge; with `pipeline.shutdown_timeout_s` below 5 s."""
-
-BUILDER_STOP_S = 0.3
-"""Time for a build that was ended at the beginning of the stop to be cleared away."""
-
-UPDATES_STOP_S = 0.5
-"""Time for the step of an update that was ended at the beginning of the stop; what is cut off is
-begun again at the next start."""
-
-GOVERNOR_STOP_S = 0.2
-"""Time for a look at the sensors; a change of engines is not waited for."""
-
-HTTP_STOP_S = 0.3
-"""Time for answers that are being given; streams end at once."""
-
-SPOOL_STOP_S = 0.3
-"""Time for the broker to acknowledge events; what it does not is kept on the disk."""
 
 RESTART_CODE = 75
 """Exit code when an operator's command asks for a restart (sysexits.h: EX_TEMPFAIL), so that a
@@ -155,7 +132,7 @@ class Agent:
             self._device,
             self._boot,
             config.spool,
-            self._spool_folder(),
+            spool_folder(config) if config.spool.enabled else None,
             config.mqtt.detections.expiry_s,
         )
         self._events = Events(self._spool.take_event)
@@ -230,13 +207,7 @@ class Agent:
         reasons = [r.reason for r in self._pipeline.runners.values() if r.reason]
         if self._updates is not None and self._updates.reason is not None:
             reasons.append(self._updates.reason)
-        if self._reloader.state.state == "recovered":
-            reasons.append("the configuration has a mistake; the last good one serves")
-        if self._reloader.state.state == "control":
-            reasons.append(
-                "the configuration has a mistake and there is no good one; no camera runs"
-            )
-        return reasons
+        return [*reasons, *self._reloader.troubles]
 
     def _open_page(self, settings: HttpConfig) -> HttpServer:
         # Only agents that listen pay for what a server needs.
@@ -252,9 +223,7 @@ class Agent:
             pipeline=self._pipeline,
             slots=self._slots,
             events=self._events,
-            state=None
-            if self._config.updates is None
-            else self._config.updates.state_dir or default_state_dir(),
+            state=None if updates is None else state_folder(self._config),
             watched=self._watch.state,
             # A look of its own: shares of the processor are since the look before.
             host=HostProbe().look,
@@ -347,13 +316,6 @@ class Agent:
             )
         )
 
-    def _spool_folder(self) -> Path | None:
-        spool, updates = self._config.spool, self._config.updates
-        if not spool.enabled:
-            return None
-        state = None if updates is None else updates.state_dir
-        return spool.dir or (state or default_state_dir()) / "spool"
-
     def _camera_changed(self, name: str, status: CameraStatus) -> None:
         self._herald.camera(name, status)
         self._news.camera(name, status)
@@ -363,8 +325,7 @@ class Agent:
         self._camera_changed(name, Camera.disabled())
 
     def _tell_config(self, state: ConfigState) -> None:
-        payload = encode_config_state(self._device, self._boot, state, ts=time.time())
-        self._client.set_retained(self._topics.config_state, payload, CONFIG_STATE)
+        self._herald.config(state)
         self._changed()
 
     def _changed(self) -> None:
@@ -427,37 +388,18 @@ class Agent:
         )
 
     def _close(self) -> None:
-        """End in the order of the road; each step has its own time."""
-        self._watch.stopping()
-        self._events.tell("agent", "info", "stopping", restart=self.restarting)
-        self._herald.stopping()
-        if self._updates is not None:
-            self._updates.cancel()
-        self._builder.cancel()
-        self._pipeline.stop()
-        try:
-            if not self._pipeline.wait(self._config.pipeline.shutdown_timeout_s):
-                log.warning("stopping takes too long; frames that wait are thrown away")
-                self._pipeline.abandon()
-            if self._pipeline.wait(LAST_INFERENCE_S):
-                self._pipeline.close()
-        finally:
-            # Also where a thread of the pipeline has crashed: no plaintext stays behind.
-            self._close_helpers()
-
-    def _close_helpers(self) -> None:
-        try:
-            if self._http is not None:
-                self._http.close(HTTP_STOP_S)
-            if self._updates is not None:
-                self._updates.close(UPDATES_STOP_S)
-            self._builder.close(BUILDER_STOP_S)
-            self._governor.close(GOVERNOR_STOP_S)
-            self._watch.close()
-        finally:
-            self._publisher.close(FLUSH_TIMEOUT_S)
-            self._telemetry()
-            try:
-                self._spool.close(SPOOL_STOP_S)
-            finally:
-                self._client.close(FLUSH_TIMEOUT_S)
+        Ending(
+            pipeline=self._pipeline,
+            client=self._client,
+            spool=self._spool,
+            publisher=self._publisher,
+            events=self._events,
+            herald=self._herald,
+            builder=self._builder,
+            governor=self._governor,
+            watch=self._watch,
+            updates=self._updates,
+            http=self._http,
+            telemetry=self._telemetry,
+            shutdown_timeout_s=self._config.pipeline.shutdown_timeout_s,
+        ).end(restart=self.restarting)

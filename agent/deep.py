@@ -13,7 +13,7 @@ from agent.device import device_id
 from agent.doctor_host import HostFiles
 from agent.jetson import BoardFiles
 from agent.plans import default_cache_dir
-from agent.statefolder import default_state_dir
+from agent.statefolder import spool_folder, state_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -63,10 +63,9 @@ def probes(
 ) -> list[Probe]:
     """What is looked at, in the order of its telling."""
     host = HostFiles(machine.root).read()
-    state = (config.updates and config.updates.state_dir) or default_state_dir()
     places = {
-        "state": state,
-        "spool": config.spool.dir or state / "spool",
+        "state": state_folder(config),
+        "spool": spool_folder(config),
         "cache": config.pipeline.cache_dir or default_cache_dir(),
     }
     hosts = (config.mqtt.host,) if network and config.mqtt.host not in deepbroker.LOOPBACK else ()

@@ -7,13 +7,15 @@ each time, so that the newest news always comes last.
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING, Protocol
 
 from agent.capture.camera import Camera
 from agent.device import hardware
 from agent.versions import versions
 from agent.wire import messages
-from agent.wire.schema import CAMERA_STATUS, INFO, MODEL_STATE
+from agent.wire.configstate import encode_config_state
+from agent.wire.schema import CAMERA_STATUS, CONFIG_STATE, INFO, MODEL_STATE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from agent.detection import ModelRef
     from agent.mqtt import MqttClient
     from agent.wire.buildstate import BuildState
+    from agent.wire.configstate import ConfigState
     from agent.wire.topics import Topics
 
 
@@ -106,6 +109,11 @@ class Herald:
             attempts=status.attempts,
         )
         self._client.set_retained(self._topics.camera_status(name), payload, CAMERA_STATUS)
+
+    def config(self, state: ConfigState) -> None:
+        """Which settings are in force."""
+        payload = encode_config_state(self._device, self._boot, state, ts=time.time())
+        self._client.set_retained(self._topics.config_state, payload, CONFIG_STATE)
 
     def state(self) -> None:
         """Whether the device is online or degraded, and all of `announce`."""

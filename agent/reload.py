@@ -44,6 +44,13 @@ class Site(Protocol):
         """Log otherwise from now on."""
 
 
+TROUBLES = {
+    "recovered": ("the configuration has a mistake; the last good one serves",),
+    "control": ("the configuration has a mistake and there is no good one; no camera runs",),
+}
+"""By the state of the configuration."""
+
+
 class Reloader:
     """Reads the file again, and applies what differs.
 
@@ -83,6 +90,11 @@ class Reloader:
     def bare(self) -> bool:
         """The agent has no cameras, only its link: there is no good configuration."""
         return not self._cameras_wanted
+
+    @property
+    def troubles(self) -> tuple[str, ...]:
+        """Why the device is degraded, as far as its settings are concerned."""
+        return TROUBLES.get(self.state.state, ())
 
     def holds(self) -> bool:
         """Whether the file has no mistake any more; one is told. For a bare agent."""

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from agent.config import Config
+
 
 def default_state_dir(environ: Mapping[str, str] = os.environ) -> Path:
     """Where what must survive a restart lies, if the configuration does not say.
@@ -23,3 +25,14 @@ def default_state_dir(environ: Mapping[str, str] = os.environ) -> Path:
     # A relative path is to be ignored (XDG Base Directory Specification 0.8).
     base = Path(xdg) if xdg and Path(xdg).is_absolute() else Path.home() / ".local" / "state"
     return base / "vigia"
+
+
+def state_folder(config: Config) -> Path:
+    """What the configuration says, or the default."""
+    given = None if config.updates is None else config.updates.state_dir
+    return given or default_state_dir()
+
+
+def spool_folder(config: Config) -> Path:
+    """Where messages wait for the broker."""
+    return config.spool.dir or state_folder(config) / "spool"

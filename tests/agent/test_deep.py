@@ -228,7 +228,12 @@ def test_a_time_server_is_asked_how_far_our_clock_is_off(ahead_s):
     assert skew == pytest.approx(ahead_s, abs=1.0)
 
 
-@pytest.mark.parametrize("answer", [b"", bytes(48), packet(0, mode=3), packet(0, stratum=16)])
+@pytest.mark.parametrize(
+    "answer",
+    [b"", bytes(48), packet(0, mode=3), packet(0, stratum=16)],
+    # Packets hold the time; what a test is called must not.
+    ids=["empty", "zeros", "client", "unsynchronised"],
+)
 def test_what_is_no_answer_of_a_time_server_is_none(answer):
     assert deepclock.offset(answer, 0.0, 0.0) is None
 
