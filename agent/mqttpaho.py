@@ -37,20 +37,37 @@ class ErrorTap(logging.Handler):
                 self.error = error
 
 
+READ_AHEAD_BYTES = 64 * 2**10
+"""Read from the socket at a time: the library asks for the head of each packet byte by byte."""
+
+
 class BoundedClient(Client):
-    """Refuses packets that are too large before there is memory for them.
+    """Refuses packets that are too large before there is memory for them, and reads ahead.
 
     The library would take up to 256 MB. A broker that knows MQTT 5 is told the limit and keeps to
     it; this is for others.
+
+    What was read ahead makes no socket readable: call `loop_read` until `buffered` is false.
     """
 
     max_incoming_bytes = MAX_INCOMING_BYTES
+    _ahead = memoryview(b"")
+
+    @property
+    def buffered(self) -> bool:
+        """Whether something was read from the socket and not looked at."""
+        return bool(self._ahead)
 
     def _sock_recv(self, bufsize: int) -> bytes:
         # Called with all that is missing of a packet.
         if bufsize > self.max_incoming_bytes:
             raise OversizeError(f"a packet of {bufsize} bytes, {self.max_incoming_bytes} at most")
-        return super()._sock_recv(bufsize)
+        if not self._ahead:
+            if bufsize >= READ_AHEAD_BYTES:
+                return super()._sock_recv(bufsize)
+            self._ahead = memoryview(super()._sock_recv(READ_AHEAD_BYTES))
+        taken, self._ahead = self._ahead[:bufsize], self._ahead[bufsize:]
+        return bytes(taken)
 
 
 def connect_properties(max_incoming_bytes: int) -> Properties:

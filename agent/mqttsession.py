@@ -107,7 +107,7 @@ class Session:
         self._tap = ErrorTap()
         self._paho = self._new_client(client_id, version, will)
 
-    def _new_client(self, client_id: str, version: int, will: Message | None) -> Client:
+    def _new_client(self, client_id: str, version: int, will: Message | None) -> BoundedClient:
         config = self._config
         client = BoundedClient(
             CallbackAPIVersion.VERSION2,
@@ -270,6 +270,8 @@ class Session:
         )
         if readable:
             self._paho.loop_read()
+            while self._paho.buffered and self._paho.socket() is not None:
+                self._paho.loop_read()
         if writable:
             self._paho.loop_write()
         self._paho.loop_misc()

@@ -13,6 +13,7 @@ from agent.bundle.trust import Trust
 from agent.device import hardware_class, jetpack
 from agent.update.course import Course
 from agent.update.fetch import Fetcher
+from agent.update.fetchblocks import BESIDE_CAMERAS
 from agent.update.inbox import Inbox
 from agent.update.preflight import Device
 from agent.update.reporting import Reporter
@@ -109,7 +110,9 @@ class Receiver:
         client, topics, settings = around.client, around.topics, around.settings
         trust = Trust(read_root(settings.root_file, around.state), store.trust, time.time)
         self._fleet = FleetTopics(around.mqtt.prefix)
-        self._fetcher = Fetcher(around.mqtt, around.device, self._fleet, self._ask)
+        self._fetcher = Fetcher(
+            around.mqtt, around.device, self._fleet, self._ask, duty=BESIDE_CAMERAS
+        )
         self._inbox = Inbox()
         self._teller = Teller(
             client.set_retained,

@@ -16,7 +16,7 @@ from agent.errors import StoreError
 from agent.update.failpoints import hit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
     from types import TracebackType
 
@@ -72,21 +72,29 @@ class BlockFile:
             self._marks = bytearray(self._read_marks(new=new))
             self.present = frozenset(self._checked(stop))
             os.ftruncate(self._have, len(self._marks))
-            _write_at(self._have, self._marks, 0)
+            _write_at(self._have, [self._marks], 0)
             self._opened = opened.pop_all()
 
-    def keep(self, number: int, block: bytes) -> None:
-        """Write a block that fits, then mark it.
+    def keep(self, blocks: Sequence[tuple[int, bytes]]) -> None:
+        """Write blocks that fit, then mark them.
+
+        Args:
+            blocks: number and content of each; neighbours that follow each other are one write.
 
         Raises:
             StoreError: the disk refuses.
         """
         try:
-            _write_at(self._payload, block, self._index.offset_of(number))
-            hit("C1.block")
-            at, bit = number // BITS, 1 << number % BITS
-            self._marks[at] |= bit
-            _write_at(self._have, self._marks[at : at + 1], at)
+            for first, run in _runs(blocks):
+                _write_at(self._payload, run, self._index.offset_of(first))
+            for _ in blocks:
+                hit("C1.block")
+            for number, _ in blocks:
+                self._marks[number // BITS] |= 1 << number % BITS
+            if blocks:
+                low = min(number for number, _ in blocks) // BITS
+                high = max(number for number, _ in blocks) // BITS + 1
+                _write_at(self._have, [self._marks[low:high]], low)
         except OSError as error:
             raise StoreError(
                 f"{self._path} cannot be written: {error.strerror or error}; check the disk"
@@ -133,9 +141,28 @@ class BlockFile:
                 self._marks[at] &= ~bit
 
 
-def _write_at(descriptor: int, data: bytes | bytearray, offset: int) -> None:
+def _runs(blocks: Sequence[tuple[int, bytes]]) -> Iterator[tuple[int, list[bytes]]]:
+    """First number and contents of each run of blocks that follow each other."""
+    run: list[bytes] = []
+    first = 0
+    for number, block in blocks:
+        if run and number == first + len(run):
+            run.append(block)
+            continue
+        if run:
+            yield first, run
+        first, run = number, [block]
+    if run:
+        yield first, run
+
+
+def _write_at(descriptor: int, parts: Sequence[bytes | bytearray], offset: int) -> None:
     """Write all of it: one call may write less."""
-    rest = memoryview(data)
+    rest = [memoryview(part) for part in parts]
     while rest:
-        written = os.pwrite(descriptor, rest, offset)
-        rest, offset = rest[written:], offset + written
+        written = os.pwritev(descriptor, rest, offset)
+        offset += written
+        while rest and written >= len(rest[0]):
+            written -= len(rest.pop(0))
+        if rest:
+            rest[0] = rest[0][written:]

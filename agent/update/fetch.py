@@ -46,6 +46,7 @@ class Fetcher:
         device: device id.
         topics: that all devices read.
         ask: asks the controller to publish something again; must not raise.
+        duty: part of the time that looking at blocks may take; see `agent.update.fetchblocks`.
         clock: monotonic seconds.
     """
 
@@ -55,12 +56,14 @@ class Fetcher:
         device: str,
         topics: FleetTopics,
         ask: Callable[[UpdateRequest], None],
+        duty: float = 1.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._config = config
         self._id = f"{client_id(device)}-bulk"
         self._topics = topics
         self._ask = ask
+        self._duty = duty
         self._clock = clock
         self._closed = threading.Event()
 
@@ -154,6 +157,7 @@ class Fetcher:
                 window=window,
                 ask=self._ask,
                 tell=tell,
+                duty=self._duty,
                 clock=self._clock,
             )
             while not pull.done:

@@ -35,6 +35,14 @@ TELL_S = 0.5
 BATCH = 16
 """Blocks that are looked at together, so that their topics share packets."""
 
+BESIDE_CAMERAS = 0.1
+"""Part of the time that looking at blocks may take while cameras are analysed: inference comes
+first. What still arrives, some 30 MB/s, is more than most networks bring."""
+
+PACED_BATCH = 4
+"""Blocks that are looked at together where time is left to others: short bursts delay no frame by
+much."""
+
 
 @dataclass(frozen=True, slots=True)
 class Counts:
@@ -72,7 +80,9 @@ class Pull:
         window: blocks that are asked for at a time.
         ask: asks the controller to publish something again.
         tell: takes blocks there, blocks in all, bytes a second.
+        duty: part of the time, above 0 and up to 1, that looking at blocks may take.
         clock: monotonic seconds.
+        pause: waits so many seconds.
     """
 
     def __init__(
@@ -86,7 +96,9 @@ class Pull:
         window: int,
         ask: Callable[[UpdateRequest], None],
         tell: Callable[[int, int, float], None],
+        duty: float = 1.0,
         clock: Callable[[], float] = time.monotonic,
+        pause: Callable[[float], None] = time.sleep,
     ) -> None:
         self._topics = topics
         self._bundle = bundle
@@ -97,6 +109,9 @@ class Pull:
         self._ask = ask
         self._tell_to = tell
         self._clock = clock
+        self._pause = pause
+        self._idle_per_busy = 1 / duty - 1
+        self._batch = BATCH if duty == 1 else PACED_BATCH
         # A window's messages and those of what was asked for meanwhile.
         self._queue = FetchQueue(2 * window * (index.block_bytes + OVERHEAD_BYTES))
         self._rate = Rate(clock())
@@ -124,9 +139,12 @@ class Pull:
         anew = False
         while not (anew or self.done):
             check()
-            arrived = self._queue.take(BATCH, LOOK_S)
+            arrived = self._queue.take(self._batch, LOOK_S)
             now = self._clock()
-            self._carry_out(link, [self._take(topic, payload, now) for topic, payload in arrived])
+            self._carry_out(link, self._take(arrived, now))
+            if arrived and self._idle_per_busy:
+                # The window is small: whoever sends waits too.
+                self._pause(min(LOOK_S, self._idle_per_busy * (self._clock() - now)))
             if link.connected:
                 step = self._transfer.tick(now)
                 self._carry_out(link, [step])
@@ -158,13 +176,18 @@ class Pull:
             connects=self._connects,
         )
 
-    def _take(self, topic: str, payload: bytes, now: float) -> Step:
-        # Only topics that were subscribed to come here.
-        number = int(topic.removeprefix(self._prefix))
-        step = self._transfer.received(number, payload, now)
-        if step.keep:
-            self._file.keep(number, payload)
-        return step
+    def _take(self, arrived: list[tuple[str, bytes]], now: float) -> list[Step]:
+        steps, kept = [], []
+        for topic, payload in arrived:
+            # Only topics that were subscribed to come here.
+            number = int(topic.removeprefix(self._prefix))
+            step = self._transfer.received(number, payload, now)
+            if step.keep:
+                kept.append((number, payload))
+            steps.append(step)
+        # Before anything that was decided with them is carried out.
+        self._file.keep(kept)
+        return steps
 
     def _carry_out(self, link: Link, steps: list[Step]) -> None:
         left = [self._topic(number) for step in steps for number in step.unsubscribe]

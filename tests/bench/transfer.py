@@ -1,10 +1,11 @@
 """A bundle over MQTT, beside what the MQTT library does with the same blocks.
 
-    python -m tests.bench.transfer [--mebibytes 100] [--rounds 5] [--out out/transfer.json]
+    python -m tests.bench.transfer [--mebibytes 100] [--rounds 9] [--out out/transfer.json]
 
 Raw: one paho client publishes the blocks with QoS 1, another receives them and does nothing with
-them. Ours: a process of its own pulls the retained blocks by a window, checks and stores each. Then
-one is killed half-way and resumed; and a real agent analyses a video while it pulls bundles that it
+them. Ours: a process of its own pulls the retained blocks by a window, checks and stores each; what
+it stored is removed before the next round, whose disk it would load. Then one is killed half-way
+and resumed; and a real agent analyses a video while it pulls bundles that it
 refuses once they are there, so that nothing but the transfer is beside its frames.
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import signal
 import statistics
 import subprocess
@@ -87,8 +89,8 @@ def raw(port: int, source: Blocks) -> float:
     return source.index.ciphertext_length / seconds
 
 
-def pull(port: int, folder: Path, index_file: Path, kill_at: float) -> None:
-    """In a process of its own: fetch, and tell how it went; dies by itself at a share of blocks."""
+def pull(port: int, folder: Path, index_file: Path) -> None:
+    """In a process of its own: fetch, and tell how it went."""
     facts = json.loads(index_file.read_text())
     index = BlockIndex(BLOCK_BYTES, facts["length"], bytes.fromhex(facts["hashes"]))
     config = MqttConfig.model_validate({"host": "127.0.0.1", "port": port, "prefix": PREFIX})
@@ -109,11 +111,9 @@ def pull(port: int, folder: Path, index_file: Path, kill_at: float) -> None:
     watcher.start()
     began = time.perf_counter()
 
-    def tell(done: int, total: int, _rate: float) -> None:
-        if done >= kill_at * total:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    counts = fetcher.blocks(BUNDLE, index, staging, WINDOW, STALL_S, tell, threading.Event())
+    counts = fetcher.blocks(
+        BUNDLE, index, staging, WINDOW, STALL_S, lambda *_: None, threading.Event()
+    )
     seconds = time.perf_counter() - began
     stop.set()
     watcher.join()
@@ -127,12 +127,13 @@ def pull(port: int, folder: Path, index_file: Path, kill_at: float) -> None:
 
 
 def pulled(
-    port: int, folder: Path, index_file: Path, kill_at: float = 2.0
+    port: int, folder: Path, index_file: Path, kill_at: int | None = None
 ) -> dict[str, Any] | None:
-    """What `pull` tells, or None if it has killed itself."""
+    """What `pull` tells, or None if it was killed when it had written so many blocks."""
     words = [sys.executable, "-m", "tests.bench.transfer", "--pull",
-             json.dumps([port, str(folder), str(index_file), kill_at])]  # fmt: skip
-    done = subprocess.run(words, stdout=subprocess.PIPE, check=False)
+             json.dumps([port, str(folder), str(index_file)])]  # fmt: skip
+    point = {} if kill_at is None else {"VIGIA_FAILPOINT": f"C1.block:{kill_at}"}
+    done = subprocess.run(words, stdout=subprocess.PIPE, env={**os.environ, **point}, check=False)
     if done.returncode == -signal.SIGKILL:
         return None
     assert done.returncode == 0
@@ -152,11 +153,13 @@ def transfers(folder: Path, mebibytes: int, rounds: int) -> dict[str, Any]:
         raws, ours = [], []
         for number in range(rounds):
             raws.append(raw(broker.port, source))
-            found = pulled(broker.port, folder / f"pull{number}", index_file)
+            place = folder / f"pull{number}"
+            found = pulled(broker.port, place, index_file)
             assert found is not None
             ours.append(found)
+            shutil.rmtree(place)
         killed = folder / "killed"
-        assert pulled(broker.port, killed, index_file, kill_at=0.5) is None
+        assert pulled(broker.port, killed, index_file, len(source.blocks) // 2) is None
         there = len(Staging(killed, DIGEST).blocks(source.index).present)
         resumed = pulled(broker.port, killed, index_file)
         assert resumed is not None
@@ -259,13 +262,13 @@ def main() -> int:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--mebibytes", type=int, default=100)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--out", type=Path, default=Path("out/transfer.json"))
     parser.add_argument("--pull", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.pull:
-        port, folder, index_file, kill_at = json.loads(options.pull)
-        pull(port, Path(folder), Path(index_file), kill_at)
+        port, folder, index_file = json.loads(options.pull)
+        pull(port, Path(folder), Path(index_file))
         return 0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

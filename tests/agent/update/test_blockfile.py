@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import itertools
+import os
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -26,7 +29,7 @@ def have(tmp_path):
 def fill(staging, numbers=EVERYTHING):
     with staging.blocks(SOURCE.index) as file:
         for number in numbers:
-            file.keep(number, SOURCE.blocks[number])
+            file.keep([(number, SOURCE.blocks[number])])
 
 
 def present(staging):
@@ -102,7 +105,7 @@ def test_a_stop_ends_the_reading_early_and_forgets_nothing(tmp_path):
     staging = Staging(tmp_path, "b" * 64)
     with staging.blocks(source.index) as file:
         for number, block in enumerate(source.blocks):
-            file.keep(number, block)
+            file.keep([(number, block)])
     answers = iter((False, True))
     with staging.blocks(source.index, lambda: next(answers)) as file:
         assert file.present == frozenset(range(STOP_EVERY))
@@ -115,9 +118,9 @@ def test_a_disk_that_refuses_is_told(staging, monkeypatch):
         raise OSError(28, "No space left on device")
 
     with staging.blocks(SOURCE.index) as file:
-        monkeypatch.setattr("agent.update.blockfile.os.pwrite", refuse)
+        monkeypatch.setattr("agent.update.blockfile.os.pwritev", refuse)
         with pytest.raises(StoreError, match=r"payload cannot be written: No space left"):
-            file.keep(0, SOURCE.blocks[0])
+            file.keep([(0, SOURCE.blocks[0])])
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
@@ -138,6 +141,31 @@ def test_whatever_a_crash_leaves_only_right_blocks_are_there(tmp_path, kept, mar
     with staging.blocks(SOURCE.index) as file:
         assert file.present <= kept - damaged
         for number in EVERYTHING - file.present:
-            file.keep(number, SOURCE.blocks[number])
+            file.keep([(number, SOURCE.blocks[number])])
     assert staging.payload.read_bytes() == SOURCE.payload
+    assert present(staging) == EVERYTHING
+
+
+@given(st.permutations(range(20)), st.lists(st.integers(0, 20), max_size=4))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_blocks_in_any_order_and_company_are_kept(tmp_path_factory, order, cuts):
+    place = Staging(tmp_path_factory.mktemp("any"), "a" * 64)
+    cuts = sorted({0, 20, *cuts})
+    with place.blocks(SOURCE.index) as file:
+        for begin, end in itertools.pairwise(cuts):
+            file.keep([(number, SOURCE.blocks[number]) for number in order[begin:end]])
+    assert present(place) == EVERYTHING
+    assert place.payload.read_bytes() == SOURCE.payload
+
+
+def test_a_disk_that_takes_a_part_at_a_time_gets_all_of_it(staging, monkeypatch):
+    whole = os.pwritev
+
+    def part(descriptor, parts, offset):
+        return whole(descriptor, [b"".join(parts)[:50]], offset)
+
+    monkeypatch.setattr("agent.update.blockfile.os.pwritev", part)
+    with staging.blocks(SOURCE.index) as file:
+        file.keep(list(enumerate(SOURCE.blocks)))
+    monkeypatch.undo()
     assert present(staging) == EVERYTHING

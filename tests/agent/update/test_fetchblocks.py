@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.update.fetchblocks import Pull
+from agent.update.fetchblocks import LOOK_S, Pull
 from agent.update.staging import Staging
 from agent.update.transfer import Transfer
 from agent.wire.topics import FleetTopics
@@ -92,3 +92,41 @@ def test_a_link_that_gives_nothing_is_left(tmp_path, monkeypatch):
     assert anew
     assert len(requests) == 2
     assert counts.connects == 1
+
+
+class FloodedLink(ScriptedLink):
+    """Gives at once what is asked for, and time passes only while that is looked at."""
+
+    def __init__(self, work_s):
+        super().__init__([True] * 100, 0.0)
+        self._work_s = work_s
+
+    def subscribe_all(self, topics, callback, _qos):
+        for topic in topics:
+            callback(topic, SOURCE.blocks[int(topic.rpartition("/")[2])])
+
+    def unsubscribe(self, topics):
+        self.now += self._work_s
+
+
+@pytest.mark.parametrize(("duty", "paused"), [(1.0, 0), (0.25, 0.3), (0.5, 0.1), (0.001, 0.2)])
+def test_a_part_of_the_time_is_left_to_others(tmp_path, duty, paused):
+    link = FloodedLink(0.1)
+    pauses = []
+    with Staging(tmp_path, "a" * 64).blocks(SOURCE.index) as file:
+        pull = Pull(
+            topics=FleetTopics("x"),
+            bundle=BUNDLE,
+            index=SOURCE.index,
+            transfer=Transfer(SOURCE.index, (), 2, STALL_S),
+            file=file,
+            window=2,
+            ask=lambda _request: None,
+            tell=lambda *_: None,
+            duty=duty,
+            clock=lambda: link.now,
+            pause=pauses.append,
+        )
+        pull.over(link, lambda: None)
+    # A pause is never longer than it may take to notice that all is to stop.
+    assert pauses == pytest.approx([min(paused, LOOK_S)] * 3 if paused else [])

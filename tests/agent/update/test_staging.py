@@ -32,7 +32,7 @@ def modes(folder):
 def fill(staging, numbers=range(10)):
     with staging.blocks(SOURCE.index) as file:
         for number in numbers:
-            file.keep(number, SOURCE.blocks[number])
+            file.keep([(number, SOURCE.blocks[number])])
 
 
 def test_everything_lies_in_one_private_folder(staging, tmp_path):
