@@ -130,7 +130,8 @@ def engine_rate(model: LoadedModel, seconds: float) -> tuple[float, Histogram]:
         context = model.engine.create_context(batch)
         count = 0
         try:
-            while time.perf_counter() - began < seconds:
+            # At least once, however busy the machine is.
+            while not count or time.perf_counter() - began < seconds:
                 start = time.perf_counter()
                 context.infer()
                 histogram.add((time.perf_counter() - start) * 1e3)

@@ -38,7 +38,7 @@ from agent.pipeline.pipeline import CameraPlan, Pipeline
 from agent.plans import PlanRequest, default_cache_dir
 from agent.publish import Publisher
 from agent.reload import Reloader
-from agent.signals import Signals, hold_reloads
+from agent.signals import WANTED, Signals, hold_reloads
 from agent.slotengines import PlannedEngines
 from agent.spool import Spool
 from agent.statefolder import spool_folder, state_folder
@@ -48,6 +48,8 @@ from agent.wire.schema import TELEMETRY
 from agent.wire.topics import Topics
 
 if TYPE_CHECKING:
+    import signal
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from agent.capture.camera import CameraStatus
@@ -258,25 +260,30 @@ class Agent:
                 log.error("model %s: %s; it is tried again", slot, error)
             self._herald.announce()
             self._news.models(self.models())
-            self._pipeline.start()
-            self._builder.start()
-            self._governor.start()
-            if self._updates is not None:
-                self._updates.start()
-                self._changed()
-            self._reloader.started(self._mistake)
-            self._watch.start()
-            ended = anyio.Event()
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(Signals(self._reloader, self._watch, self._restart).listen, ended)
-                tasks.start_soon(self._await_pipeline, ended)
-                tasks.start_soon(self._report)
-                tasks.start_soon(self._beat)
-                await ended.wait()
-                tasks.cancel_scope.cancel()
+            with anyio.open_signal_receiver(*WANTED) as signals:
+                await self._run(signals)
         finally:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(self._close)
+
+    async def _run(self, signals: AsyncIterator[signal.Signals]) -> None:
+        self._pipeline.start()
+        self._builder.start()
+        self._governor.start()
+        if self._updates is not None:
+            self._updates.start()
+            self._changed()
+        self._reloader.started(self._mistake)
+        self._watch.start()
+        ended = anyio.Event()
+        obedience = Signals(self._reloader, self._watch, self._restart)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(obedience.listen, signals, ended)
+            tasks.start_soon(self._await_pipeline, ended)
+            tasks.start_soon(self._report)
+            tasks.start_soon(self._beat)
+            await ended.wait()
+            tasks.cancel_scope.cancel()
 
     def _plan(self, name: str, camera: CameraConfig) -> CameraPlan:
         feed = Camera(name, camera, functools.partial(self._camera_changed, name))

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+WANTED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""What is obeyed, from before the first frame on: until then SIGTERM ends the process at once."""
+
 
 def hold_reloads() -> None:
     """Until the event loop listens, a reload that comes early does not end the process."""
@@ -39,12 +42,15 @@ class Signals:
         self._watch = watch
         self._restart = restart
 
-    async def listen(self, ended: anyio.Event) -> None:
-        """Obey until cancelled; sets `ended` when the agent is to end."""
-        wanted = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    async def listen(self, signals: AsyncIterator[signal.Signals], ended: anyio.Event) -> None:
+        """Obey until cancelled; sets `ended` when the agent is to end.
+
+        Args:
+            signals: those of `WANTED` that come.
+            ended: as said.
+        """
         async with anyio.create_task_group() as tasks:
-            with anyio.open_signal_receiver(*wanted) as signals:
-                await self._obey(signals, tasks, ended)
+            await self._obey(signals, tasks, ended)
 
     async def _obey(
         self, signals: AsyncIterator[signal.Signals], tasks: TaskGroup, ended: anyio.Event

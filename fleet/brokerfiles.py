@@ -54,6 +54,7 @@ DEVICE_READS = (
     "%u/update/assignment",
     "%u/cmd/#",
     # `vigia check` on the device sends itself a message.
+    "%u/config/state",
     "%u/check",
 )
 DEVICE_WRITES = (
@@ -61,6 +62,7 @@ DEVICE_WRITES = (
     "%u/info",
     "%u/telemetry",
     "%u/events",
+    "%u/config/state",
     "%u/check",
     "%u/cam/#",
     "%u/model/#",
