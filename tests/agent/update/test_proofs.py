@@ -192,7 +192,8 @@ def test_a_candidate_whose_engine_fails_for_good_is_followed_by_the_model_before
     finding = rig.canary(rig.candidate(broken, seconds=30.0, max_error_rate=1.0))
     said = "(it said: device lost)"
     assert finding.reason == f"its engine failed for good; the one before serves {said}"
-    assert finding.figures["during"]["errors"] >= 5
+    # Those before the canary began to count are not among them.
+    assert finding.figures["during"]["errors"] >= 1
     assert rig.served() == "sha256:v1"
     rig.proofs.revert("main", None)
     assert rig.served() == "sha256:v1"
