@@ -33,6 +33,7 @@ class Broker(Protocol):
         retain: bool = False,
         schema: str = "",
         expiry_s: int | None = None,
+        acknowledged: Callable[[], None] | None = None,
     ) -> bool:
         """Hand one message to the client without waiting.
 
@@ -43,6 +44,7 @@ class Broker(Protocol):
             retain: the broker keeps it for those who subscribe later.
             schema: id of the payload's schema.
             expiry_s: the broker may forget it after this many seconds; None: never.
+            acknowledged: called, from any thread, when the broker has a message of QoS 1.
 
         Returns:
             False if the message was not taken (not connected, or too many in flight); the caller

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from agent.spooldisk import Disk
 from agent.spoolitem import DETECTION, EVENT, PRIORITIES, Item, Memory, first_key
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from agent.config import SpoolConfig
+    from agent.interfaces import Broker
     from agent.spooldisk import Tell
     from agent.wire.events import Event
     from agent.wire.topics import Topics
@@ -43,30 +44,6 @@ JOIN_MARGIN_S = 1.0
 
 FLUSH_MESSAGES = 512
 """So many that are not on the disk are written before the flush interval is over."""
-
-
-class AcknowledgingBroker(Protocol):
-    """What the spool needs of `agent.mqttlink.Link`."""
-
-    @property
-    def connected(self) -> bool:
-        """True while a session with the broker is up."""
-
-    def publish(
-        self,
-        topic: str,
-        payload: bytes,
-        *,
-        qos: int,
-        retain: bool = False,
-        schema: str = "",
-        expiry_s: int | None = None,
-        acknowledged: Callable[[], None] | None = None,
-    ) -> bool:
-        """Take one message without waiting; False if it was not taken."""
-
-    def on_ready(self, callback: Callable[[], None]) -> None:
-        """Have `callback` called when messages are taken again."""
 
 
 class Spool:
@@ -86,7 +63,7 @@ class Spool:
 
     def __init__(
         self,
-        broker: AcknowledgingBroker,
+        broker: Broker,
         topics: Topics,
         device: str,
         boot: str,

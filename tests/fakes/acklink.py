@@ -26,7 +26,7 @@ class Taken:
 
 
 class AckLink:
-    """Implements `agent.spool.AcknowledgingBroker`.
+    """Implements `agent.interfaces.Broker`.
 
     Args:
         connected: whether it takes messages at first.

@@ -44,7 +44,9 @@ class FakeBroker:
         retain: bool = False,
         schema: str = "",
         expiry_s: int | None = None,
+        acknowledged: Callable[[], None] | None = None,
     ) -> bool:
+        assert acknowledged is None, "tests of acknowledgements use AckLink"
         with self._changed:
             taken = self.connected and self._room != 0
             if taken:
