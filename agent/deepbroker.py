@@ -99,7 +99,7 @@ def access(
     limited = config.model_copy(update={"connect_timeout_s": timeout_s})
     session = connect(limited, f"{client_id(device)}-acl-{secrets.token_hex(4)}", heard.handlers())
     try:
-        wanted = [topics.desired_config, *([topics.assignment] if updates else [])]
+        wanted = [topics.check, *([topics.assignment] if updates else [])]
         refused = heard.subscribe(session, wanted, timeout_s)
         for topic, why in refused.items():
             yield Finding("mqtt.acl", "fail", f"{topic} may not be read: {why}",

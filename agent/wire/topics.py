@@ -48,11 +48,6 @@ class Topics:
         return f"{self._root}/events"
 
     @property
-    def desired_config(self) -> str:
-        """Settings that the controller wants: retained, signed."""
-        return f"{self._root}/config/desired"
-
-    @property
     def config_state(self) -> str:
         """Which settings are in force, and why wanted ones are not: retained."""
         return f"{self._root}/config/state"
