@@ -54,7 +54,6 @@ DEVICE_READS = (
     "%u/update/assignment",
     "%u/cmd/#",
     # `vigia check` on the device sends itself a message.
-    "%u/config/state",
     "%u/check",
 )
 DEVICE_WRITES = (
