@@ -19,10 +19,11 @@ from agent import log as logs
 from agent.builder import Builder
 from agent.capture.base import is_live
 from agent.capture.camera import Camera
-from agent.device import HostProbe, device_id
+from agent.device import device_id
 from agent.ending import Ending
 from agent.errors import ConfigError
 from agent.events import Events
+from agent.figures import Figures
 from agent.governorengine import LightEngines
 from agent.governorrun import Governor
 from agent.healthwatch import Watch
@@ -43,8 +44,6 @@ from agent.slotengines import PlannedEngines
 from agent.spool import Spool
 from agent.statefolder import spool_folder, state_folder
 from agent.tls import client_context
-from agent.wire import messages
-from agent.wire.schema import TELEMETRY
 from agent.wire.topics import Topics
 
 if TYPE_CHECKING:
@@ -147,7 +146,6 @@ class Agent:
             self._boot,
             durable=self._spool if config.spool.detections else None,
         )
-        self._host = HostProbe()
         self._herald = Herald(self._client, self._topics, self._device, self._boot, self)
         self._slots = {name: self._slot(name) for name in config.models}
         self._feeds: dict[str, Camera] = {}
@@ -167,6 +165,17 @@ class Agent:
             self._events,
         )
         self._updates = None if config.updates is None else self._prepare(config.updates)
+        self._figures = Figures(
+            client=self._client,
+            topics=self._topics,
+            device=self._device,
+            boot=self._boot,
+            pipeline=self._pipeline,
+            publisher=self._publisher,
+            spool=self._spool,
+            governor=self._governor,
+            updates=self._updates,
+        )
         self._watch = Watch(
             config.health,
             pipeline=self._pipeline,
@@ -216,7 +225,6 @@ class Agent:
         from agent.http.parts import sources_of  # noqa: PLC0415
         from agent.http.server import HttpServer  # noqa: PLC0415
 
-        updates = self._updates
         sources = sources_of(
             device=self._device,
             boot=self._boot,
@@ -225,15 +233,9 @@ class Agent:
             pipeline=self._pipeline,
             slots=self._slots,
             events=self._events,
-            state=None if updates is None else state_folder(self._config),
+            state=None if self._updates is None else state_folder(self._config),
             watched=self._watch.state,
-            # A look of its own: shares of the processor are since the look before.
-            host=HostProbe().look,
-            broker=lambda: {"connected": self._client.connected, **self._client.counters()},
-            publisher=self._publisher.counters,
-            spool=self._spool.counters,
-            governor=self._governor.state,
-            updates=lambda: None if updates is None else updates.counters(),
+            **self._figures.looks(),
         )
         server = HttpServer(settings, sources)
         if not server.start():
@@ -374,25 +376,7 @@ class Agent:
     async def _report(self) -> None:
         while True:
             await anyio.sleep(self._config.mqtt.telemetry_interval_s)
-            self._telemetry()
-
-    def _telemetry(self) -> None:
-        self._client.publish(
-            self._topics.telemetry,
-            messages.encode_telemetry(
-                device=self._device,
-                boot=self._boot,
-                host=self._host.look(),
-                cameras=self._pipeline.stats.recent(),
-                publisher=self._publisher.counters(),
-                broker=self._client.counters(),
-                spool=self._spool.counters(),
-                updates=None if self._updates is None else self._updates.counters(),
-                governor=self._governor.state(),
-            ),
-            qos=0,
-            schema=TELEMETRY,
-        )
+            self._figures.tell()
 
     def _close(self) -> None:
         Ending(
@@ -407,6 +391,6 @@ class Agent:
             watch=self._watch,
             updates=self._updates,
             http=self._http,
-            telemetry=self._telemetry,
+            telemetry=self._figures.tell,
             shutdown_timeout_s=self._config.pipeline.shutdown_timeout_s,
         ).end(restart=self.restarting)

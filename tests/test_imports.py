@@ -177,6 +177,8 @@ PROJECT: dict[str, tuple[str, ...]] = {
                      "agent.news", "agent.reloadplan", "agent.wire.configstate", "engines.errors"),
     "agent.hotchanges": ("agent.builder", "agent.config", "agent.errors", "agent.modelslot",
                          "agent.pipeline.pipeline"),
+    "agent.figures": ("agent.device", "agent.governorrun", "agent.mqtt", "agent.pipeline.pipeline",
+                      "agent.publish", "agent.spool", "agent.updates", "agent.wire*"),
     "agent.herald": ("agent.capture.camera", "agent.detection", "agent.device", "agent.mqtt",
                      "agent.versions", "agent.wire*"),
     "agent.detect": ("agent.*", "engines.*"),
