@@ -8,18 +8,22 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from agent.capture.base import kind_of, open_device
+from agent.capture.base import is_live, kind_of, open_device
 from agent.capture.transform import transform
 from agent.errors import AgentError, CaptureError
 from agent.secrets import mask_url
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
+    from agent.capture.base import Device
     from agent.config import CameraConfig
 
 FRAMES = 30
 """Frames read to measure the rate, as long as time allows."""
+
+MEASURE_S = 2.0
+"""A live source is read for at least so long: the rate is that of the later half of the time."""
 
 MAX_PROBES_AT_ONCE = 16
 
@@ -36,7 +40,7 @@ class ProbeReport:
         reason: why not; empty if it did.
         width: of a frame after rotation and crop, pixels.
         height: likewise.
-        fps: measured rate; 0 if fewer than two frames came.
+        fps: measured if the source is live, else as it claims; 0 if that is not known.
         codec: as the source tells it; may be empty.
         first_frame_ms: from opening to the first frame.
     """
@@ -56,8 +60,9 @@ class ProbeReport:
         """One line for people."""
         if not self.ok:
             return f"{self.camera}: FAILED: {self.reason}"
+        rate = f"{self.fps:.1f} fps" if self.fps else "rate unknown"
         return (
-            f"{self.camera}: {self.width}x{self.height}, {self.fps:.1f} fps, "
+            f"{self.camera}: {self.width}x{self.height}, {rate}, "
             f"{self.codec or 'codec unknown'}, first frame after {self.first_frame_ms:.0f} ms"
         )
 
@@ -94,12 +99,11 @@ def _probe(name: str, config: CameraConfig, timeout_s: float) -> ProbeReport:
             if pixels is None:
                 raise CaptureError(f"{source}: the source has no frames")
             picture = transform(pixels, config)
-            first = last = time.monotonic()
-            count = 1
-            while count < FRAMES and last - began < timeout_s and device.read() is not None:
-                last, count = time.monotonic(), count + 1
-            # A file is read as fast as it goes; what it claims is the better answer.
-            fps = device.fps if kind == "file" else (count - 1) / max(last - first, 1e-6)
+            live = is_live(config)
+            left_s = max(MEASURE_S, timeout_s - (time.monotonic() - began))
+            arrivals = _arrivals(device, left_s, MEASURE_S if live else 0.0)
+            # What is not live is read as fast as it goes; what it claims is the better answer.
+            fps = steady_fps(arrivals) if live else device.fps
             return ProbeReport(
                 name,
                 source,
@@ -107,11 +111,46 @@ def _probe(name: str, config: CameraConfig, timeout_s: float) -> ProbeReport:
                 ok=True,
                 width=int(picture.shape[1]),
                 height=int(picture.shape[0]),
-                fps=round(fps, 2) if count > 1 else 0.0,
+                fps=round(fps, 2) if len(arrivals) > 1 else 0.0,
                 codec=device.codec,
-                first_frame_ms=round((first - began) * 1e3, 1),
+                first_frame_ms=round((arrivals[0] - began) * 1e3, 1),
             )
         finally:
             device.close()
     except AgentError as error:
         return ProbeReport(name, source, kind, ok=False, reason=str(error))
+
+
+def _arrivals(
+    device: Device, limit_s: float, least_s: float, clock: Callable[[], float] = time.monotonic
+) -> list[float]:
+    """When frames came, seconds; the first has come just now. Stops early where frames end."""
+    arrivals = [clock()]
+    while (len(arrivals) < FRAMES or arrivals[-1] - arrivals[0] < least_s) and arrivals[
+        -1
+    ] - arrivals[0] < limit_s:
+        if device.read() is None:
+            break
+        arrivals.append(clock())
+    return arrivals
+
+
+def steady_fps(arrivals: Sequence[float]) -> float:
+    """Frames a second of a live source, told by when they came.
+
+    Network cameras and drivers hold frames back until somebody reads, and then hand them out as
+    fast as they are decoded. So only the later half of the time counts.
+
+    Args:
+        arrivals: seconds, rising.
+
+    Returns:
+        0 if fewer than two frames came.
+    """
+    if len(arrivals) < 2:  # noqa: PLR2004 - a rate needs two
+        return 0.0
+    middle = (arrivals[0] + arrivals[-1]) / 2
+    later = [when for when in arrivals if when >= middle]
+    if len(later) < 2:  # noqa: PLR2004 - likewise
+        later = list(arrivals)
+    return (len(later) - 1) / max(later[-1] - later[0], 1e-6)
