@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import socket
 import ssl
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, cast
 
 from paho.mqtt.client import Client, MQTTMessage
@@ -25,6 +27,12 @@ READ_AHEAD_BYTES = 128 * 2**10
 """Read from a socket at once: a block and what follows it."""
 
 CONTENT_TYPE = "application/json"
+
+PRIVATE = ("_call_socket_register_write", "_handle_on_message", "_handle_publish", "_in_packet",
+           "_protocol", "_send_puback", "_sock", "_sock_recv")  # fmt: skip
+"""What `BoundedClient` needs of the library that it promises to nobody: as in 2.1 and 2.2."""
+
+log = logging.getLogger(__name__)
 
 
 class ErrorTap(logging.Handler):
@@ -51,12 +59,19 @@ class BoundedClient(Client):
     The library asks the system for each byte of a header, and lets go of the interpreter for each;
     here it is given what was read ahead. Of a message's properties it makes an object of 27 fields,
     which nobody here looks at: they are skipped.
+
+    With a library that has other private parts than `PRIVATE` it reads as the library does, and
+    says so once.
     """
 
     max_incoming_bytes = MAX_INCOMING_BYTES
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        missing = tuple(name for name in PRIVATE if not hasattr(self, name))
+        self._known = not missing
+        if missing:
+            _tell_unknown(missing)
         self._ahead = memoryview(b"")
         self._room = memoryview(bytearray(READ_AHEAD_BYTES))
 
@@ -69,6 +84,8 @@ class BoundedClient(Client):
         # Called with 1 for a header, then with all that is missing of a packet.
         if bufsize > self.max_incoming_bytes:
             raise OversizeError(f"a packet of {bufsize} bytes, {self.max_incoming_bytes} at most")
+        if not self._known:
+            return super()._sock_recv(bufsize)
         if not self._ahead:
             self._ahead = self._room[: self._read_ahead()]
         data = bytes(self._ahead[:bufsize])
@@ -87,6 +104,8 @@ class BoundedClient(Client):
             raise BlockingIOError from error
 
     def _handle_publish(self) -> MQTTErrorCode:
+        if not self._known:
+            return super()._handle_publish()
         packet = self._in_packet["packet"]
         qos = self._in_packet["command"] >> 1 & 3
         if qos > 1:
@@ -106,6 +125,16 @@ class BoundedClient(Client):
         message.payload = bytes(memoryview(packet)[begin:])
         self._handle_on_message(message)
         return self._send_puback(mid) if qos else MQTTErrorCode.MQTT_ERR_SUCCESS
+
+
+@functools.cache
+def _tell_unknown(missing: tuple[str, ...]) -> None:
+    log.warning(
+        "paho-mqtt %s has no %s: it is read from in the library's slower way, and brokers before "
+        "MQTT 5 may send packets of any size; install paho-mqtt 2.1 or 2.2",
+        version("paho-mqtt"),
+        ", ".join(missing),
+    )
 
 
 def _after_properties(packet: bytearray, at: int) -> int:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 
+from agent import mqttpaho
 from agent.mqttpaho import READ_AHEAD_BYTES, BoundedClient
 
 
@@ -129,3 +130,18 @@ def test_what_is_too_large_is_not_read():
     with Wire(limit=100) as wire:
         assert wire.say(packet(b"t", bytes(200))) == MQTTErrorCode.MQTT_ERR_CONN_LOST
         assert wire.got == []
+
+
+def test_a_library_with_other_private_parts_reads_in_its_own_way(monkeypatch, caplog):
+    monkeypatch.setattr(mqttpaho, "PRIVATE", (*mqttpaho.PRIVATE, "_renamed"))
+    monkeypatch.setattr(BoundedClient, "_read_ahead", None)
+    mqttpaho._tell_unknown.cache_clear()
+    for number in range(2):
+        with Wire() as wire:
+            content_type = b"\x03\x00\x01j"
+            wire.say(packet(b"t", b"first", properties=content_type) + packet(b"t", b"second"))
+            assert wire.client.loop_read() == MQTTErrorCode.MQTT_ERR_SUCCESS
+            assert wire.got == [("t", b"first"), ("t", b"second")], number
+            assert wire.far.recv(100) == b"\x40\x02\x00\x07" * 2
+    (told,) = [r.getMessage() for r in caplog.records if r.name == "agent.mqttpaho"]
+    assert "has no _renamed" in told
