@@ -14,15 +14,16 @@ from __future__ import annotations
 
 import copy
 import time
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
-from tuf.api.metadata import Metadata, Root, TargetFile, Targets
+from tuf.api.metadata import Root, TargetFile, Targets
 
 from agent.bundle.manifest import digest_of, parse_manifest
 from agent.bundle.trustmessage import encode, file_name
-from agent.bundle.trustset import MAX_APPROVALS, POLICY, bundle_errors, policy_of, release_counter
+from agent.bundle.trustset import MAX_APPROVALS, POLICY, policy_of, release_counter
 from fleet.errors import FleetError
-from fleet.metadatafolder import MetadataFolder, replace
+from fleet.metadatafolder import MetadataFolder
+from fleet.offlineroles import ROLES, OfflineRoles, signed_for
 from fleet.pending import Pending
 from fleet.publication import Publication
 from fleet.roledata import (
@@ -33,9 +34,8 @@ from fleet.roledata import (
     delegated_keys,
     role_keys,
     root_with,
-    stamp,
 )
-from fleet.signing import Ask, KeySet, SigningRequest
+from fleet.signing import KeySet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -44,10 +44,6 @@ if TYPE_CHECKING:
     from securesystemslib.signer import Key, Signer
 
     from agent.bundle.trustset import TrustSet
-
-_Offline = TypeVar("_Offline", Root, Targets)
-
-ROLES = ("root", "targets")
 
 
 class Repository:
@@ -62,7 +58,7 @@ class Repository:
         self._folder = MetadataFolder(folder)
         self._pending = Pending(self._folder)
         self._publication = Publication(self._folder, now)
-        self._now = now
+        self._offline = OfflineRoles(self._folder, self._pending, now)
 
     def create(
         self,
@@ -96,8 +92,8 @@ class Repository:
             targets = Targets()
             delegate(targets, DIRECTOR, [director_key])
             delegate(targets, OPERATORS, operator_keys)
-            self._write(first)
-            self._write(targets)
+            self._offline.ask(first)
+            self._offline.ask(targets)
             return [self._pending.path(role) for role in ROLES]
 
     def stage_target(self, manifest: bytes) -> Path:
@@ -137,7 +133,7 @@ class Repository:
 
     def has_target(self, manifest: bytes) -> bool:
         """Whether the release keys have signed this very manifest."""
-        found = self._current(Targets).signed.targets.get(parse_manifest(manifest).target)
+        found = self._offline.current(Targets).signed.targets.get(parse_manifest(manifest).target)
         return found is not None and found.hashes.get("sha256") == digest_of(manifest)
 
     def withdraw_target(self, path: str) -> Path:
@@ -198,21 +194,21 @@ class Repository:
         given = {"root": root, "targets": release, "snapshot": snapshot, "timestamp": timestamp}
         sets = {name: keys for name, keys in given.items() if keys}
         with self._folder.alone():
-            base = self._base(Root)
-            self._write(root_with(base, sets))
+            base = self._offline.base(Root)
+            self._offline.ask(root_with(base, sets))
             pending = self._pending.request("targets")
-            targets = self._current(Targets)
+            targets = self._offline.current(Targets)
             if pending:
                 # Others may have to sign it now.
                 assert isinstance(pending.signed, Targets)
-                self._write(pending.signed)
-            elif not _signed_for(self._base(Root), targets):
-                self._write(targets.signed)
+                self._offline.ask(pending.signed)
+            elif not signed_for(self._offline.base(Root), targets):
+                self._offline.ask(targets.signed)
             return self.pending()
 
     def revoke_release_key(self, key_id: str, replacement: Key | None = None) -> list[Path]:
         """Stage a root without this release key; returns as `rotate_root`."""
-        present = role_keys(self._base(Root), "targets")
+        present = role_keys(self._offline.base(Root), "targets")
         kept = tuple(key for key in present.keys if key.keyid != key_id)
         if len(kept) == len(present.keys):
             raise FleetError(f"{key_id[:16]} is no release key")
@@ -221,7 +217,7 @@ class Repository:
 
     def add_release_key(self, key: Key) -> list[Path]:
         """Stage a root with one more release key; returns as `rotate_root`."""
-        present = role_keys(self._base(Root), "targets")
+        present = role_keys(self._offline.base(Root), "targets")
         return self.rotate_root(release=KeySet((*present.keys, key), present.threshold))
 
     def pending(self) -> list[Path]:
@@ -240,7 +236,7 @@ class Repository:
 
     def missing(self) -> list[str]:
         """Which signatures are still wanted, in sentences."""
-        return [text for role in ROLES for text in self._pending.missing(role)]
+        return self._offline.missing()
 
     def complete(self) -> list[str]:
         """Accept what is wholly signed and fits together.
@@ -257,12 +253,12 @@ class Repository:
                 self._pending.wholly_signed("targets"),
             )
             have = self._folder.accepted()
-            old_root = self._current(Root) if have else None
-            old_targets = self._current(Targets) if have else None
+            old_root = self._offline.current(Root) if have else None
+            old_targets = self._offline.current(Targets) if have else None
             # A new root may need new targets with it, and the other way round.
             for pair in ((root, targets), (root, old_targets), (old_root, targets)):
-                if pair[0] and pair[1] and _signed_for(pair[0].signed, pair[1]):
-                    return self._accept(pair[0], pair[1])
+                if pair[0] and pair[1] and signed_for(pair[0].signed, pair[1]):
+                    return self._offline.accept(pair[0], pair[1])
         raise FleetError("; ".join(self.missing()) or "nothing is pending")
 
     def publish_online(self, signers: Sequence[Signer]) -> bool:
@@ -278,7 +274,7 @@ class Repository:
             FleetError: a signer is missing, or an offline role has ended.
         """
         with self._folder.alone():
-            root, targets = self._current(Root), self._current(Targets)
+            root, targets = self._offline.current(Root), self._offline.current(Targets)
             for role in ROLES:
                 if self._pending.request(role) is None:
                     # A crash may have left what was accepted.
@@ -314,15 +310,15 @@ class Repository:
 
     def accepted_root(self) -> Root:
         """The newest completed root, published or not; `FleetError` if there is none."""
-        return self._current(Root).signed
+        return self._offline.current(Root).signed
 
     def next_root(self) -> Root:
         """The root that the next change builds on: what is pending, or the newest completed."""
-        return self._base(Root)
+        return self._offline.base(Root)
 
     def accepted_targets(self) -> Targets:
         """The newest completed targets, published or not; `FleetError` if there are none."""
-        return self._current(Targets).signed
+        return self._offline.current(Targets).signed
 
     def expiries(self) -> dict[str, float]:
         """When each published role ends, seconds since the epoch; raises as `published`."""
@@ -332,70 +328,13 @@ class Repository:
 
     def _stage_targets(self, change: Callable[[Targets], None]) -> Path:
         with self._folder.alone():
-            targets = copy.deepcopy(self._base(Targets))
+            targets = copy.deepcopy(self._offline.base(Targets))
             change(targets)
-            check_apart(self._base(Root), delegated_keys(targets, DIRECTOR), "director keys")
-            self._write(targets)
-            return self._pending.path("targets")
-
-    def _write(self, signed: _Offline) -> None:
-        """Write a request for what is to follow the accepted version."""
-        version = self._folder.accepted().get(signed.type, 0)
-        previous = self._metadata(signed.type, version) if version else None
-        pending = self._pending.request(signed.type)
-        # Content that is asked for already stays as it is, and so do the signatures over it.
-        same = pending is not None and pending.signed == signed
-        new = signed if same else stamp(signed, version + 1, self._now())
-        request = SigningRequest(new, previous, self._asks(new, previous))
-        self._pending.put(request)
-
-    def _asks(self, signed: Root | Targets, previous: Metadata[Any] | None) -> tuple[Ask, ...]:
-        if not isinstance(signed, Root):
-            return (Ask("release keys", role_keys(self._base(Root), "targets")),)
-        new = Ask("root keys", role_keys(signed, "root"))
-        if previous is None or role_keys(previous.signed, "root") == new.wanted:
-            return (new,)
-        return (
-            Ask("root keys in force", role_keys(previous.signed, "root")),
-            Ask("new root keys", new.wanted),
-        )
-
-    def _base(self, kind: type[_Offline]) -> _Offline:
-        """What the next change builds on: what is pending, or what was accepted."""
-        pending = self._pending.request(kind.type)
-        signed = pending.signed if pending else self._current(kind).signed
-        assert isinstance(signed, kind)
-        return signed
-
-    def _current(self, kind: type[_Offline]) -> Metadata[_Offline]:
-        accepted = self._folder.accepted()
-        if not accepted:
-            raise FleetError(
-                "; ".join(self.missing()) or "there is no repository here; create one first"
+            check_apart(
+                self._offline.base(Root), delegated_keys(targets, DIRECTOR), "director keys"
             )
-        return self._metadata(kind.type, accepted[kind.type])
-
-    def _metadata(self, role: str, version: int) -> Metadata[Any]:
-        with bundle_errors():
-            return Metadata[Any].from_bytes(self._folder.metadata_file(file_name(role, version)))
-
-    def _accept(self, root: Metadata[Root], targets: Metadata[Targets]) -> list[str]:
-        have = self._folder.accepted()
-        new = [m for m in (root, targets) if m.signed.version != have.get(m.signed.type)]
-        for metadata in new:
-            name = file_name(metadata.signed.type, metadata.signed.version)
-            replace(self._folder.metadata / name, metadata.to_bytes())
-        self._folder.accept(root.signed.version, targets.signed.version)
-        roles = [metadata.signed.type for metadata in new]
-        for role in roles:
-            self._pending.discard(role)
-        return roles
-
-
-def _signed_for(root: Root, targets: Metadata[Targets]) -> bool:
-    return bool(
-        root.get_verification_result(Targets.type, targets.signed_bytes, targets.signatures)
-    )
+            self._offline.ask(targets)
+            return self._pending.path("targets")
 
 
 def _check_approvals(needed: int, known: int) -> None:

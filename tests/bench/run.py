@@ -21,8 +21,6 @@ from typing import Any
 import cv2
 import numpy as np
 import onnx
-import psutil
-import yaml
 from rich.console import Console
 from rich.table import Table
 
@@ -39,12 +37,12 @@ from agent.vision.preprocess import Preprocessor, place
 from agent.wire.messages import encode_detections
 from agent.wire.topics import Topics
 from engines.model import Resize
+from tests.bench.lives import memory, start_up
 from tests.bench.machine import machine
 from tests.bench.naive import Naive
 from tests.bench.outage import outages
 from tests.bench.yolov8n import build
 from tests.integration.mosquitto import Mosquitto
-from tests.integration.subscriber import Subscriber
 
 ROOT = Path(__file__).parents[2]
 CONVEYOR = ROOT / "examples" / "conveyor"
@@ -269,64 +267,6 @@ def publishing(rig: Rig) -> dict[str, Any]:
     }
 
 
-def start_up(rig: Rig, runs: int) -> dict[str, Any]:
-    """From starting `vigia run` with the demo model to its first detection at a subscriber."""
-    samples = []
-    for number in range(runs + 1):
-        prefix = f"start/{number}"
-        config = {
-            "device": {"id": "bench"},
-            "mqtt": {"host": "127.0.0.1", "port": rig.port, "prefix": prefix},
-            "cameras": {"belt": {"source": str(CONVEYOR / "sample.mp4"), "realtime": True}},
-            "models": {"main": {"path": str(CONVEYOR / "conveyor-n.onnx")}},
-            "pipeline": {"cache_dir": str(rig.folder / "start-cache")},
-        }
-        path = rig.folder / "start.yaml"
-        path.write_text(yaml.safe_dump(config))
-        with Subscriber(rig.port, f"{prefix}/bench/cam/belt/detections") as reader:
-            began = time.perf_counter()
-            process = subprocess.Popen(
-                [sys.executable, "-m", "agent", "run", "-c", str(path)], stderr=subprocess.DEVNULL
-            )
-            reader.wait_count(1, 30)
-            samples.append(time.perf_counter() - began)
-            process.terminate()
-            process.wait(10)
-    return {"first_s": round(samples[0], 2), "warm_s": [round(s, 2) for s in samples[1:]]}
-
-
-def memory(rig: Rig, seconds: float) -> dict[str, Any]:
-    """Resident memory of `vigia run`: YOLOv8n-sized model, one live 1280x720 camera."""
-    config = {
-        "device": {"id": "bench"},
-        "mqtt": {"host": "127.0.0.1", "port": rig.port, "prefix": "memory"},
-        "cameras": {"clip": {"source": "synthetic://1280x720@30"}},
-        "models": {"main": {"path": str(rig.model)}},
-    }
-    path = rig.folder / "memory.yaml"
-    path.write_text(yaml.safe_dump(config))
-    process = subprocess.Popen(
-        [sys.executable, "-m", "agent", "run", "-c", str(path)], stderr=subprocess.DEVNULL
-    )
-    handle = psutil.Process(process.pid)
-    tick = threading.Event()
-    samples = []
-    tick.wait(5)
-    began = time.monotonic()
-    while time.monotonic() - began < seconds:
-        samples.append(handle.memory_info().rss / 1e6)
-        tick.wait(1)
-    process.terminate()
-    process.wait(10)
-    third = max(1, len(samples) // 3)
-    return {
-        "seconds": round(seconds),
-        "max_mb": round(max(samples), 1),
-        "first_third_mb": round(statistics.median(samples[:third]), 1),
-        "last_third_mb": round(statistics.median(samples[-third:]), 1),
-    }
-
-
 def targets(report: dict[str, Any]) -> list[dict[str, Any]]:
     """Each target with its figure, and whether it holds."""
     rows: list[dict[str, Any]] = []
@@ -390,8 +330,8 @@ def main() -> None:
                 "throughput": lambda: throughput(rig, args.rounds),
                 "live": lambda: live(rig, args.live_seconds),
                 "stages": lambda: stages(rig),
-                "start": lambda: start_up(rig, 5),
-                "memory": lambda: memory(rig, args.memory_seconds),
+                "start": lambda: start_up(rig.port, folder, 5),
+                "memory": lambda: memory(rig.port, folder, rig.model, args.memory_seconds),
                 "outages": lambda: outages(folder, CONVEYOR, args.outage_seconds),
             }
             report: dict[str, Any] = {
