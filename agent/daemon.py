@@ -43,6 +43,7 @@ from agent.signals import WANTED, Signals, hold_reloads
 from agent.slotengines import PlannedEngines
 from agent.spool import Spool
 from agent.statefolder import spool_folder, state_folder
+from agent.threads import ThreadGroup
 from agent.tls import client_context
 from agent.wire.topics import Topics
 
@@ -188,6 +189,7 @@ class Agent:
             troubles=self.reasons,
         )
         self._http: HttpServer | None = None
+        self._helpers = ThreadGroup()
         hot = HotChanges(
             self._pipeline,
             self._slots,
@@ -220,7 +222,7 @@ class Agent:
             reasons.append(self._updates.reason)
         return [*reasons, *self._reloader.troubles]
 
-    def _open_page(self, settings: HttpConfig) -> HttpServer:
+    def _open_page(self, settings: HttpConfig) -> None:
         # Only agents that listen pay for what a server needs.
         from agent.http.parts import sources_of  # noqa: PLC0415
         from agent.http.server import HttpServer  # noqa: PLC0415
@@ -240,7 +242,7 @@ class Agent:
         server = HttpServer(settings, sources)
         if not server.start():
             self._events.tell("agent", "warning", server.reason or "http does not listen")
-        return server
+        self._http = server
 
     async def serve(self) -> None:
         """Start everything, wait for the end, stop everything.
@@ -253,8 +255,10 @@ class Agent:
         self._spool.start(self._events.tell)
         self._publisher.start()
         try:
+            # Cameras are opened, and what the page needs is imported, while models are loaded.
+            self._pipeline.connect()
             if self._config.http.enabled:
-                self._http = self._open_page(self._config.http)
+                self._helpers.start("http-open", self._open_page, self._config.http)
             self._watch.starting("loading models")
             if self._updates is not None:
                 self._updates.restore()
@@ -270,6 +274,7 @@ class Agent:
 
     async def _run(self, signals: AsyncIterator[signal.Signals]) -> None:
         self._pipeline.start()
+        self._helpers.wait()
         self._builder.start()
         self._governor.start()
         if self._updates is not None:

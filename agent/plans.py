@@ -149,7 +149,7 @@ class Plans:
     @functools.cached_property
     def backends(self) -> list[Backend]:
         """The backends that can be used here and are allowed."""
-        return [b for b in available() if b.name in self.policy.backends]
+        return available(self.policy.backends)
 
     @functools.cached_property
     def key(self) -> PlanKey:

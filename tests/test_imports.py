@@ -234,7 +234,6 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
                  "agent.update.fallback", "agent.update.requests"),
     "pydantic_core": ("agent.config*",),
     "rich": ("agent.commands*", "fleet.commands*", "agent.demo*", "agent.enginereport"),
-    "structlog": ("agent.log",),
     "tensorrt": ("engines.trt*",),
     "typer": ("agent.cli", "agent.commands*", "fleet.commands*"),
     "typing_extensions": ("agent.*", "engines.*", "fleet.*"),

@@ -17,14 +17,22 @@ def run(config: ConfigOption = DEFAULT_CONFIG) -> None:
 
     Example: [bold]vigia run -c examples/conveyor/agent.yaml[/bold]
     """
+    import gc
     import os
 
-    from agent import daemon, log
-    from agent.capture.camera import READER_PREFIX
-    from agent.configfile import load, load_control
-    from agent.errors import ConfigError
-    from agent.lastgood import LastGood
-    from agent.threads import leave
+    # What is imported stays: looking through it for garbage would take an eighth of the start, and
+    # again and again later.
+    gc.disable()
+    try:
+        from agent import daemon, log
+        from agent.capture.camera import READER_PREFIX
+        from agent.configfile import load, load_control
+        from agent.errors import ConfigError
+        from agent.lastgood import LastGood
+        from agent.threads import leave
+    finally:
+        gc.freeze()
+        gc.enable()
 
     mistake = ""
     try:

@@ -100,6 +100,7 @@ class Pipeline:
         self._names = set(cameras)
         self._changing = threading.Lock()
         self._stopping = False
+        self._connected = False
         self._models = models
         self._sink = sink
         self._queue_frames = queue_frames
@@ -113,6 +114,17 @@ class Pipeline:
             self._open_slot(slot, {n: plan for n, plan in cameras.items() if plan.slot == slot})
         for name, plan in cameras.items():
             self._limit_age(name, plan)
+
+    def connect(self) -> None:
+        """Start the cameras; opening one takes as long as a model. Frames wait until `start`.
+
+        `start` does it where this was not called.
+        """
+        if self._connected:
+            return
+        self._connected = True
+        for name, station in self._cameras.items():
+            self._group.start(f"camera-{name}", self._capture, name, station)
 
     def load(self) -> dict[str, EngineError]:
         """Load every model.
@@ -137,8 +149,7 @@ class Pipeline:
         """Start the threads."""
         for slot, runner in self.runners.items():
             self._group.start(f"model-{slot}", runner.run)
-        for name, station in self._cameras.items():
-            self._group.start(f"camera-{name}", self._capture, name, station)
+        self.connect()
 
     def add(self, name: str, plan: CameraPlan) -> None:
         """Take in one more camera while the others run; call after `start`.

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import statistics
 import subprocess
@@ -24,6 +23,7 @@ from typing import Any
 
 import yaml
 
+from tests.integration.environment import installed
 from tests.integration.mosquitto import Mosquitto
 from tests.integration.subscriber import Received, Subscriber
 
@@ -72,7 +72,7 @@ class Drill:
                 [sys.executable, "-m", "agent", "run", "-c", str(self._path)],
                 stderr=log,
                 cwd=ROOT,
-                env={**os.environ, "XDG_CACHE_HOME": str(self._folder / "cache")},
+                env={**installed(), "XDG_CACHE_HOME": str(self._folder / "cache")},
             )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
 import sqlite3
 import subprocess
@@ -17,6 +16,7 @@ from typing import Any
 import psutil
 import yaml
 
+from tests.integration.environment import installed
 from tests.integration.mosquitto import Mosquitto
 from tests.integration.servers import RtspServer, has_rtsp_server
 from tests.integration.subscriber import Received, Subscriber
@@ -228,7 +228,7 @@ class Ground:
                     stdout=log,
                     stderr=log,
                     cwd=ROOT,
-                    env={**os.environ, "XDG_CACHE_HOME": str(self.folder / "cache"),
+                    env={**installed(), "XDG_CACHE_HOME": str(self.folder / "cache"),
                          "XDG_STATE_HOME": str(self.folder / "state")},
                 )  # fmt: skip
             self._expected = False

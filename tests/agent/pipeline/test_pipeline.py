@@ -260,6 +260,36 @@ def test_if_no_model_loads_the_reason_is_raised():
         rig.pipeline.load()
 
 
+def test_cameras_that_are_connected_deliver_while_the_model_is_loaded():
+    feed = QueueFeed()
+
+    def slow() -> LoadedModel:
+        wait_until(lambda: rig.pipeline.waiting("main") == 1)
+        return loaded()
+
+    rig = Rig({"a": CameraPlan(feed, "main")}, {"main": slow})
+    feed.frames.put(frame("a", 0, ns=time.monotonic_ns()))
+    rig.pipeline.connect()
+    rig.pipeline.load()
+    rig.pipeline.start()
+    rig.sink.wait_for(1)
+    rig.pipeline.stop()
+    assert rig.pipeline.wait(SOON_S)
+    assert [r.dropped for r in rig.sink.results] == [0]
+
+
+def test_connected_cameras_end_where_no_model_could_be_loaded():
+    def missing() -> LoadedModel:
+        raise BackendError("no such file")
+
+    rig = Rig({"a": CameraPlan(ListFeed(frames(9)), "main")}, {"main": missing})
+    rig.pipeline.connect()
+    with pytest.raises(EngineError, match="no such file"):
+        rig.pipeline.load()
+    rig.pipeline.stop()
+    assert rig.pipeline.wait(SOON_S)
+
+
 def test_a_bug_in_a_camera_thread_is_raised_not_swallowed():
     rig = Rig({"a": CameraPlan(CrashingFeed(), "main"), "b": CameraPlan(QueueFeed(), "main")})
     rig.pipeline.load()
