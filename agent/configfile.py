@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, SecretStr, ValidationError
 
-from agent import configproblems, references, yamlfile
+from agent import configproblems, configremote, references, yamlfile
 from agent.config import CameraConfig, Config, Section
 from agent.errors import ConfigError
 from agent.secrets import mask_url
@@ -24,12 +24,19 @@ if TYPE_CHECKING:
 
 SectionT = TypeVar("SectionT", bound=Section)
 
+NOWHERE: dict[Key, int] = {}
+"""Lines of settings from afar: they stand in no file."""
+
 CONTROL = ("device", "mqtt", "log")
 """Sections that an agent needs to say that it has no others."""
 
 
 def load(
-    path: Path, environ: Mapping[str, str] = os.environ, *, origin: Path | None = None
+    path: Path,
+    environ: Mapping[str, str] = os.environ,
+    *,
+    origin: Path | None = None,
+    over: Mapping[str, Any] | None = None,
 ) -> Config:
     """Read, check and complete a configuration.
 
@@ -37,11 +44,23 @@ def load(
         path: the YAML file. Relative paths in it are relative to its folder.
         environ: where `${env:NAME}` looks.
         origin: the file that `path` is a copy of: relative paths are relative to its folder.
+        over: settings from afar that lie over those of the file.
 
     Raises:
         ConfigError: one line for every mistake: file, line, key path, what is wrong, what to do.
     """
-    return _load(yamlfile.read(path), origin or path, environ)
+    document = yamlfile.read(path)
+    config = _load(document, origin or path, environ)
+    if not over:
+        return config
+    try:
+        configremote.check(over, config.models)
+        values = configremote.overlaid(document.values, over)
+        return _load(yamlfile.Document(values, NOWHERE), origin or path, environ)
+    except ConfigError as error:
+        # The file alone has no mistake, so that all there are come from what lies over it.
+        lines = str(error).splitlines()
+        raise ConfigError("\n".join(f"settings from afar: {line}" for line in lines)) from error
 
 
 def load_control(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
@@ -126,6 +145,8 @@ def _lines(problems: list[tuple[Key, str]], path: Path, lines: Mapping[Key, int]
     firsts: dict[Key, str] = {}
     for key, what in problems:
         firsts.setdefault(key, what)
+    if lines is NOWHERE:
+        return "\n".join(f"{yamlfile.dotted(key)}: {what}" for key, what in firsts.items())
     placed = sorted(firsts.items(), key=lambda item: _line(lines, item[0]))
     return "\n".join(
         f"{path}:{_line(lines, key)}: {f'{yamlfile.dotted(key)}: ' if key else ''}{what}"

@@ -19,6 +19,7 @@ from agent import log as logs
 from agent.builder import Builder
 from agent.capture.base import is_live
 from agent.capture.camera import Camera
+from agent.desired import Afar, DesiredFile
 from agent.device import device_id
 from agent.ending import Ending
 from agent.errors import ConfigError
@@ -53,11 +54,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from agent.capture.camera import CameraStatus
-    from agent.config import CameraConfig, Config, UpdatesConfig
+    from agent.config import CameraConfig, UpdatesConfig
     from agent.confighttp import HttpConfig
     from agent.detection import ModelRef
     from agent.http.server import HttpServer
     from agent.pipeline.worker import LoadedModel
+    from agent.startconfig import Start
     from agent.updates import Updates
     from agent.wire.buildstate import BuildState
     from agent.wire.configstate import ConfigState
@@ -78,13 +80,12 @@ POLL_S = 0.5
 """How often a waiting helper thread looks whether the event loop still wants it."""
 
 
-def run(config: Config, source: Path, mistake: str = "") -> int:
+def run(begin: Start, source: Path) -> int:
     """Run the agent until a signal, or until every file is analysed.
 
     Args:
-        config: the settings.
-        source: the file they come from, which SIGHUP reads again.
-        mistake: what is wrong with the file, where `config` is the last good copy of it.
+        begin: the settings, and where they are from.
+        source: the file, which SIGHUP reads again.
 
     Returns:
         The exit code: 0, or `RESTART_CODE`.
@@ -96,7 +97,7 @@ def run(config: Config, source: Path, mistake: str = "") -> int:
     hold_reloads()
     limit_arenas()
     servicegroup.claim()
-    agent = Agent(config, source, mistake)
+    agent = Agent(begin, source)
     anyio.run(agent.serve)
     return RESTART_CODE if agent.restarting else 0
 
@@ -105,15 +106,15 @@ class Agent:
     """The parts of one run.
 
     Args:
-        config: the settings.
-        source: the file they come from.
-        mistake: what is wrong with the file, where `config` is the last good copy of it.
+        begin: the settings, and where they are from.
+        source: the file.
 
     Attributes:
         restarting: it ends, or has ended, to be started anew.
     """
 
-    def __init__(self, config: Config, source: Path, mistake: str = "") -> None:
+    def __init__(self, begin: Start, source: Path) -> None:
+        config, mistake = begin.config, begin.mistake
         self.restarting = False
         self._config = config
         self._mistake = mistake
@@ -196,10 +197,15 @@ class Agent:
             self._builder,
             self._plan,
             self._camera_removed,
-            logs.set_up,
+            {
+                "log": lambda new: logs.set_up(new.log),
+                "governor": lambda new: self._governor.configure(new.governor),
+            },
         )
+        copy = LastGood(source)
+        afar = Afar(DesiredFile(copy.path), begin.desired, begin.not_taken)
         self._reloader = Reloader(
-            source, config, hot, LastGood(source), self._events, self._tell_config
+            source, config, hot, copy, self._events, self._tell_config, afar
         )
 
     def cameras(self) -> dict[str, bool]:
@@ -277,10 +283,10 @@ class Agent:
         self._helpers.wait()
         self._builder.start()
         self._governor.start()
+        self._reloader.started(self._mistake)
         if self._updates is not None:
             self._updates.start()
             self._changed()
-        self._reloader.started(self._mistake)
         self._watch.start()
         ended = anyio.Event()
         obedience = Signals(self._reloader, self._watch, self._restart)
@@ -327,6 +333,7 @@ class Agent:
                 builder=self._builder,
                 restart=self._restart,
                 changed=self._changed,
+                settled=lambda: self._reloader,
             )
         )
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from agent.builder import Builder
-    from agent.config import CameraConfig, LogConfig, ModelConfig
+    from agent.config import CameraConfig, Config, ModelConfig
     from agent.modelslot import ModelSlot
     from agent.pipeline.pipeline import CameraPlan, Pipeline
 
@@ -25,7 +25,7 @@ class HotChanges:
         builder: builds engines in the background.
         camera: makes a camera's place in the pipeline.
         removed: called when a camera has ended for good.
-        log: sets up logging.
+        sections: what takes new settings of a section that changes as a whole, by its name.
     """
 
     def __init__(
@@ -35,14 +35,14 @@ class HotChanges:
         builder: Builder,
         camera: Callable[[str, CameraConfig], CameraPlan],
         removed: Callable[[str], None],
-        log: Callable[[LogConfig], None],
+        sections: Mapping[str, Callable[[Config], None]],
     ) -> None:
         self._pipeline = pipeline
         self._slots = slots
         self._builder = builder
         self._camera = camera
         self._removed = removed
-        self.change_log = log
+        self._sections = sections
 
     def add_camera(self, name: str, camera: CameraConfig) -> None:
         """See `agent.reload.Site`."""
@@ -56,6 +56,10 @@ class HotChanges:
         """See `agent.reload.Site`."""
         self._pipeline.remove(name)
         self._removed(name)
+
+    def change_section(self, name: str, config: Config) -> None:
+        """See `agent.reload.Site`."""
+        self._sections[name](config)
 
     def change_model(self, slot: str, model: ModelConfig) -> None:
         """See `agent.reload.Site`.

@@ -65,20 +65,11 @@ class LastGood:
         """
         if len(text) > MAX_BYTES:
             raise ConfigError(f"{self._source}: more than {MAX_BYTES} bytes are not kept")
-        new = self.path.with_suffix(f".{os.getpid()}.new")
         try:
             if self.path.exists() and self.path.read_bytes() == text:
                 return
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            new.replace(self.path)
+            write_private(self.path, text)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                new.unlink(missing_ok=True)
             raise ConfigError(
                 f"{self.path}: cannot be written: {error.strerror}; if the configuration gets a "
                 "mistake, there is no older one to go on with"
@@ -92,3 +83,24 @@ class LastGood:
             return load(self.path, origin=self._source)
         except ConfigError:
             return None
+
+
+def write_private(path: Path, text: bytes) -> None:
+    """Put a file in the place of an older one, wholly or not at all, readable for its user only.
+
+    Raises:
+        OSError: it cannot be written; what was there before stays.
+    """
+    new = path.with_name(f"{path.name}.{os.getpid()}.new")
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            new.unlink(missing_ok=True)
+        raise

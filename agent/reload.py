@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from agent.config import CameraConfig, Config, LogConfig, ModelConfig
+    from agent.bundle.documents import Settings
+    from agent.config import CameraConfig, Config, ModelConfig
+    from agent.desired import Afar, Desired
     from agent.lastgood import LastGood
     from agent.news import Teller
     from agent.reloadplan import Plan
@@ -40,8 +42,8 @@ class Site(Protocol):
     def change_model(self, slot: str, model: ModelConfig) -> None:
         """Have a model with other settings take over a slot."""
 
-    def change_log(self, settings: LogConfig) -> None:
-        """Log otherwise from now on."""
+    def change_section(self, name: str, config: Config) -> None:
+        """Have a section of `agent.reloadplan.WHOLE` be as in `config`."""
 
 
 TROUBLES = {
@@ -52,7 +54,7 @@ TROUBLES = {
 
 
 class Reloader:
-    """Reads the file again, and applies what differs.
+    """Reads the file again, and applies what differs; so for settings from afar, which lie over it.
 
     Args:
         source: the file.
@@ -61,6 +63,7 @@ class Reloader:
         copy: where what runs well is kept.
         events: where it is told.
         told: called with every new state.
+        afar: settings from afar, as they are at the start.
 
     Attributes:
         config: what is in force.
@@ -75,6 +78,7 @@ class Reloader:
         copy: LastGood,
         events: Teller,
         told: Callable[[ConfigState], None],
+        afar: Afar,
     ) -> None:
         self.config = config
         self._cameras_wanted = any(camera.enabled for camera in config.cameras.values())
@@ -84,6 +88,7 @@ class Reloader:
         self._copy = copy
         self._events = events
         self._told = told
+        self._afar = afar
         self._lock = threading.Lock()
 
     @property
@@ -100,7 +105,7 @@ class Reloader:
         """Whether the file has no mistake any more; one is told. For a bare agent."""
         with self._lock:
             try:
-                self._load()
+                self._load(None)
             except ConfigError as error:
                 self._tell(ConfigState("control", str(error)))
                 return False
@@ -133,7 +138,7 @@ class Reloader:
         try:
             # Read again: if it was changed meanwhile, it must hold to be kept.
             text = self._copy.read_source()
-            if load(self._source) == self.config:
+            if self._load(self._afar.taken) == self.config:
                 self._copy.keep(text)
         except ConfigError as error:
             log.warning("%s", error)
@@ -146,19 +151,64 @@ class Reloader:
         """
         with self._lock:
             try:
-                text = self._copy.read_source()
-                new = self._load()
+                text, new = self._read(self._afar.taken)
             except ConfigError as error:
                 state = ConfigState("refused", str(error))
             else:
-                state = self._apply(plan(self.config, new))
-                if state.state == "applied":
-                    self._keep(text)
+                state = self._bring(text, new)
             self._tell(state)
-            return state
+            return self.state
 
-    def _load(self) -> Config:
-        new = load(self._source)
+    def take(self, settings: Settings, envelope: bytes) -> None:
+        """Bring an operator's settings into force; blocks, and raises nothing.
+
+        Args:
+            settings: verified.
+            envelope: that they came in.
+        """
+        with self._lock:
+            if not self._afar.is_new(envelope):
+                # The broker sends them again at every connection.
+                return
+            try:
+                wanted = self._afar.considered(settings, envelope)
+                text, new = self._read(wanted)
+                self._afar.begin(wanted)
+            except ConfigError as error:
+                reason = self._afar.refuse(str(error))
+                self._events.tell("config", "error", reason)
+                self._tell(self.state)
+                return
+            state = self._bring(text, new)
+            try:
+                self._afar.keep(wanted)
+            except ConfigError as error:
+                # In force they are; the broker sends them again after a restart.
+                log.warning("%s", error)
+            self._tell(state)
+
+    def doubt(self, reason: str) -> None:
+        """Settings came that no operator signed, or that are not for this device or this time."""
+        with self._lock:
+            self._afar.refuse(reason)
+            self._tell(self.state)
+
+    def proven(self) -> None:
+        """The agent runs well with the settings that it took last."""
+        with self._lock:
+            self._afar.proven()
+
+    def _read(self, wanted: Desired | None) -> tuple[bytes, Config]:
+        return self._copy.read_source(), self._load(wanted)
+
+    def _bring(self, text: bytes, new: Config) -> ConfigState:
+        state = self._apply(plan(self.config, new))
+        if state.state == "applied":
+            self._keep(text)
+        return state
+
+    def _load(self, wanted: Desired | None) -> Config:
+        new = load(self._source, over=None if wanted is None else wanted.values)
         if not any(camera.enabled for camera in new.cameras.values()):
             raise ConfigError(f"{self._source}: cameras: none is enabled; enable one")
         return new
@@ -186,9 +236,10 @@ class Reloader:
         """Do it, and give what failed. What failed is not noted as in force: it is tried again."""
         cameras = dict(self.config.cameras)
         models = dict(self.config.models)
-        if way.log:
-            self._site.change_log(way.config.log)
-        self.config = self.config.model_copy(update={"log": way.config.log})
+        for name in way.sections:
+            self._site.change_section(name, way.config)
+        changed = {name: getattr(way.config, name) for name in way.sections}
+        self.config = self.config.model_copy(update=changed)
         for slot in way.models:
             try:
                 self._site.change_model(slot, way.config.models[slot])
@@ -229,5 +280,5 @@ class Reloader:
     def _tell(self, state: ConfigState) -> None:
         if state.state == "refused":
             self._events.tell("config", "error", f"the configuration is not taken: {state.reason}")
-        self.state = state
-        self._told(state)
+        self.state = self._afar.told(state)
+        self._told(self.state)

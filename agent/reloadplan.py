@@ -10,7 +10,10 @@ from agent.config import Config
 if TYPE_CHECKING:
     from agent.config import CameraConfig
 
-HOT = ("cameras", "models", "log")
+WHOLE = ("log", "governor")
+"""Sections that change as a whole while the agent runs."""
+
+HOT = ("cameras", "models", *WHOLE)
 """Sections that change while the agent runs. A wrong broker address, identity or limit of memory
 must not strand a device that runs, so that all others wait for a restart."""
 
@@ -25,7 +28,7 @@ class Plan:
         added: cameras to be started.
         disabled: cameras to be told as disabled: known, and not running.
         models: slots whose model is to be loaded anew and swapped in.
-        log: whether logging changes.
+        sections: of `WHOLE`, that change.
         restart: dotted keys of what changes only with a restart.
     """
 
@@ -34,7 +37,7 @@ class Plan:
     added: tuple[str, ...]
     disabled: tuple[str, ...]
     models: tuple[str, ...]
-    log: bool
+    sections: tuple[str, ...]
     restart: tuple[str, ...]
 
     @property
@@ -45,7 +48,7 @@ class Plan:
     @property
     def changes(self) -> bool:
         """Something changes now."""
-        return bool(self.removed or self.added or self.disabled or self.models or self.log)
+        return bool(self.removed or self.added or self.disabled or self.models or self.sections)
 
 
 def plan(old: Config, new: Config) -> Plan:
@@ -72,7 +75,8 @@ def plan(old: Config, new: Config) -> Plan:
         if name in old.cameras:
             cameras[name] = old.cameras[name]
     kept = {slot: new.models.get(slot, model) for slot, model in old.models.items()}
-    config = old.model_copy(update={"cameras": cameras, "models": kept, "log": new.log})
+    whole = {name: getattr(new, name) for name in WHOLE}
+    config = old.model_copy(update={"cameras": cameras, "models": kept, **whole})
     before, after = _enabled(old), _enabled(config)
     differ = {name for name in before.keys() & after.keys() if before[name] != after[name]}
     return Plan(
@@ -85,7 +89,7 @@ def plan(old: Config, new: Config) -> Plan:
             if not camera.enabled and (name not in old.cameras or old.cameras[name].enabled)
         ),
         models=tuple(s for s in sorted(kept) if kept[s] != old.models[s]),
-        log=old.log != new.log,
+        sections=tuple(name for name in WHOLE if getattr(old, name) != getattr(new, name)),
         restart=tuple(restart),
     )
 

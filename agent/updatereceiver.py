@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from agent import __version__
 from agent.bundle.firstroot import read_root
 from agent.bundle.trust import Trust
+from agent.desired import Applier
 from agent.device import hardware_class, jetpack
 from agent.statefolder import default_state_dir
 from agent.update.course import Course
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from agent.builder import Builder
     from agent.bundle.keys import DeviceKeys
     from agent.config import MqttConfig, UpdatesConfig
+    from agent.desired import Site
     from agent.modelslot import ModelSlot
     from agent.mqtt import MqttClient
     from agent.pipeline.pipeline import Pipeline
@@ -57,6 +59,7 @@ class Surroundings:
         pipeline, slots, builder: where models take over.
         restart: ends the agent, for its service manager to start it anew.
         changed: to be called when `Updates.reason` has changed.
+        settled: gives who brings operators' settings into force.
     """
 
     settings: UpdatesConfig
@@ -70,6 +73,7 @@ class Surroundings:
     builder: Builder
     restart: Callable[[], None]
     changed: Callable[[], None]
+    settled: Callable[[], Site]
 
     @property
     def state(self) -> Path:
@@ -111,6 +115,7 @@ class Receiver:
         self._fleet = FleetTopics(around.mqtt.prefix)
         self._fetcher = Fetcher(around.mqtt, around.device, self._fleet, self._ask)
         self._inbox = Inbox()
+        self._applier = Applier(around.settled)
         self._teller = Teller(
             client.set_retained,
             topics,
@@ -157,6 +162,7 @@ class Receiver:
             teller=self._teller,
             reporter=reporter,
             inbox=self._inbox,
+            settings=self._applier,
             reply=self._reply,
             restart=around.restart,
             state=around.state,
@@ -168,10 +174,12 @@ class Receiver:
     def start(self) -> None:
         """Go on with what was under way, and listen."""
         client, topics = self._around.client, self._around.topics
+        self._applier.start()
         self._updater.start()
         client.subscribe(self._fleet.trust, self._inbox.trust, RECEIVE_QOS)
         client.subscribe(topics.assignment, self._inbox.assignment, RECEIVE_QOS)
         client.subscribe(topics.command("+"), self._inbox.command, RECEIVE_QOS)
+        client.subscribe(topics.config_desired, self._inbox.settings, RECEIVE_QOS)
 
     def cancel(self) -> None:
         """Begin nothing more; returns at once."""
@@ -180,6 +188,7 @@ class Receiver:
     def close(self, timeout_s: float) -> None:
         """End; the store stays open if something still writes to it."""
         self._fetcher.close()
+        self._applier.close(timeout_s)
         if self._updater.close(timeout_s):
             self._store.close()
 

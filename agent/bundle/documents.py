@@ -17,10 +17,15 @@ COMMAND = "application/vnd.vigia.command.v1+json"
 REPORT = "application/vnd.vigia.report.v1+json"
 APPROVAL = "application/vnd.vigia.approval.v1+json"
 IDENTITY = "application/vnd.vigia.identity.v1+json"
+SETTINGS = "application/vnd.vigia.settings.v1+json"
 
 MAX_DOCUMENT_BYTES = 64 * 2**10
 MAX_ENVELOPE_BYTES = 128 * 2**10
 """A document in base64 with its signatures."""
+
+MAX_SETTINGS_BYTES = 24 * 2**10
+"""Settings that one device is sent, as JSON text; a hundred cameras with all that differs. Quoted
+in its document, and that in base64, it stays below the limits above."""
 
 MAX_ENROLMENT_BYTES = 256 * 2**10
 """Has room for the largest root of trust, quoted."""
@@ -97,6 +102,24 @@ class Command(Document):
     slot: Name
     nonce: Nonce
     expires: WallTime
+
+
+class Settings(Document):
+    """Settings that an operator wants one device to have over those of its own file.
+
+    Attributes:
+        counter: above that of every earlier one for this device.
+        issued: when they were signed.
+        expires: a device that hears of them later does not take them; what it took stays.
+        settings: sections as in the configuration file, as JSON text; `{}` leaves the file alone.
+    """
+
+    schema_id: Literal["vigia.settings/1"] = Field(default="vigia.settings/1", alias="schema")
+    device: Name
+    counter: Counter
+    issued: WallTime
+    expires: WallTime
+    settings: Annotated[str, Field(max_length=MAX_SETTINGS_BYTES)]
 
 
 class Report(Document):

@@ -64,7 +64,7 @@ def diff(
         "cameras_ended": list(way.removed),
         "cameras_started": list(way.added),
         "models_swapped": list(way.models),
-        "log": way.log,
+        "sections": list(way.sections),
         "restart": list(way.restart),
     }
     if json_output:
@@ -75,6 +75,6 @@ def diff(
     lines += [f"camera {name}: ended" for name in sorted(ends - starts)]
     lines += [f"camera {name}: started" for name in sorted(starts - ends)]
     lines += [f"model {slot}: loaded anew and swapped in" for slot in way.models]
-    lines += ["log: changed"] * way.log
+    lines += [f"{section}: changed" for section in way.sections]
     lines += [f"{key}: with a restart" for key in way.restart]
     typer.echo("\n".join(lines or ["nothing changes"]))

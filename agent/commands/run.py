@@ -26,25 +26,14 @@ def run(config: ConfigOption = DEFAULT_CONFIG) -> None:
     try:
         from agent import daemon, log
         from agent.capture.camera import READER_PREFIX
-        from agent.configfile import load, load_control
-        from agent.errors import ConfigError
-        from agent.lastgood import LastGood
+        from agent.startconfig import read_start
         from agent.threads import leave
     finally:
         gc.freeze()
         gc.enable()
 
-    mistake = ""
-    try:
-        settings = load(config)
-    except ConfigError as error:
-        good = LastGood(config).load()
-        if good is None and "NOTIFY_SOCKET" not in os.environ:
-            # Somebody is there who sees the mistake at once.
-            raise
-        # As a service, it says from afar what is wrong, if it can reach its broker.
-        settings, mistake = good or load_control(config), str(error)
-    log.set_up(settings.log)
-    code = daemon.run(settings, config, mistake)
+    begin = read_start(config, service="NOTIFY_SOCKET" in os.environ)
+    log.set_up(begin.config.log)
+    code = daemon.run(begin, config)
     leave(code, READER_PREFIX)
     raise typer.Exit(code)

@@ -20,11 +20,13 @@ class Arrived:
         trust: the newest trust message, or None.
         assignment: the newest assignment, or None.
         commands: in the order in which they came.
+        settings: the newest settings, or None.
     """
 
     trust: bytes | None
     assignment: bytes | None
     commands: tuple[bytes, ...]
+    settings: bytes | None = None
 
 
 class Inbox:
@@ -39,6 +41,7 @@ class Inbox:
         self._changed = threading.Condition()
         self._trust: bytes | None = None
         self._assignment: bytes | None = None
+        self._settings: bytes | None = None
         self._commands: deque[bytes] = deque()
         self._closed = False
         self._poked = False
@@ -60,6 +63,13 @@ class Inbox:
         with self._changed:
             if self._fits(payload, MAX_ENVELOPE_BYTES):
                 self._assignment = payload
+                self._changed.notify_all()
+
+    def settings(self, _topic: str, payload: bytes) -> None:
+        """Take settings; the empty message that takes them from the broker says nothing."""
+        with self._changed:
+            if payload and self._fits(payload, MAX_ENVELOPE_BYTES):
+                self._settings = payload
                 self._changed.notify_all()
 
     def command(self, _topic: str, payload: bytes) -> None:
@@ -92,8 +102,8 @@ class Inbox:
     def take(self) -> Arrived:
         """Everything that has arrived; the inbox is empty afterwards."""
         with self._changed:
-            arrived = Arrived(self._trust, self._assignment, tuple(self._commands))
-            self._trust = self._assignment = None
+            arrived = Arrived(self._trust, self._assignment, tuple(self._commands), self._settings)
+            self._trust = self._assignment = self._settings = None
             self._commands.clear()
             return arrived
 
@@ -103,6 +113,7 @@ class Inbox:
             or self._poked
             or self._trust is not None
             or self._assignment is not None
+            or self._settings is not None
             or self._commands
         )
 

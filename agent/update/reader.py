@@ -150,6 +150,12 @@ class Reader:
         """Whether an operator has paused updates."""
         return bool(self._rows.rows("SELECT 1 FROM settings WHERE name = 'paused'"))
 
+    def settings_seen(self) -> tuple[int, str]:
+        """Counter and SHA-256 of the newest signed settings that were taken; (0, "") for none."""
+        rows = self._rows.rows("SELECT value FROM settings WHERE name = 'settings_seen'")
+        counter, _, digest = str(rows[0][0]).partition(":") if rows else ("0", "", "")
+        return int(counter), digest
+
     def _installed(self, slot: str, place: str) -> Installed | None:
         query = f"SELECT {_INSTALLED} FROM installed WHERE slot = ? AND place = ?"  # noqa: S608 - ours
         rows = self._rows.rows(query, (slot, place))

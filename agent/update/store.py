@@ -198,6 +198,19 @@ class Store(Reader):
             if paused:
                 connection.execute("INSERT INTO settings VALUES ('paused', '1')")
 
+    def see_settings(self, counter: int, digest: str) -> None:
+        """Remember the newest signed settings, so that no older ones are ever taken again.
+
+        Args:
+            counter: of them.
+            digest: SHA-256 of the envelope, hexadecimal.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        with self._database.transaction() as connection:
+            put(connection, "settings", ("name", "value"), ("settings_seen", f"{counter}:{digest}"))
+
     def _check_follows(self, before: Record, record: Record) -> None:
         active = self.active(record.slot)
         if record.state is State.OFFERED:

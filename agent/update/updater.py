@@ -16,6 +16,7 @@ from agent.errors import BundleError, KeyStoreError, StoreError
 from agent.progress import Activity
 from agent.threads import ThreadGroup
 from agent.update.assignments import Assignments
+from agent.update.desired import DesiredSettings
 from agent.update.machine import Failed, Offered, Stopped
 from agent.update.moves import Moves
 from agent.update.ports import UpdateCancelled
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from agent.bundle.trust import Trust
     from agent.errors import AgentError
     from agent.update.course import Course
+    from agent.update.desired import Taker
     from agent.update.inbox import Inbox
     from agent.update.machine import Event
     from agent.update.ports import Candidate, Proofs
@@ -65,6 +67,7 @@ class Updater:
         teller: tells how it goes.
         reporter: reports how it ended.
         inbox: what arrives.
+        settings: brings operators' settings into force.
         reply: publishes the answer to a command: topic level, payload.
         restart: ends the agent, for its service manager to start it anew.
         state: the state folder, where the command line leaves its requests.
@@ -86,6 +89,7 @@ class Updater:
         teller: Teller,
         reporter: Reporter,
         inbox: Inbox,
+        settings: Taker,
         reply: Callable[[str, bytes], None],
         restart: Callable[[], None],
         state: Path,
@@ -120,6 +124,9 @@ class Updater:
             now=now,
             refuse=self._refuse,
             quiet=self._quiet,
+        )
+        self._desired = DesiredSettings(
+            device=device, store=store, trust=trust, now=now, taker=settings, refuse=self._refuse
         )
         self._steps = StepRunner(course.step, proofs.cancel, inbox.poke, clock)
         self._wishes = Wishes(
@@ -182,9 +189,12 @@ class Updater:
         self._news = arrived.trust or self._news
         if arrived.assignment is not None:
             self._assignments.arrived(arrived.assignment)
+        if arrived.settings is not None:
+            self._desired.arrived(arrived.settings)
         self._guarded(self._refresh)
         for envelope in arrived.commands:
             self._guarded(self._wishes.hear, envelope)
+        self._guarded(self._desired.look)
         self._guarded(self._wishes.look)
         self._guarded(self._consider)
         self._guarded(self._begin_step)
@@ -225,6 +235,7 @@ class Updater:
             self._refuse("trust message", error)
             return
         self._assignments.trust_changed()
+        self._desired.trust_changed()
 
     def _end(self, record: Record, event: Failed) -> bool:
         """End a record's update; False if its step has to end first."""

@@ -52,6 +52,11 @@ class Topics:
         """Which settings are in force, and why wanted ones are not: retained."""
         return f"{self._root}/config/state"
 
+    @property
+    def config_desired(self) -> str:
+        """Which settings an operator wants over those of the file: retained, signed."""
+        return f"{self._root}/config/desired"
+
     def model_state(self, slot: str) -> str:
         """Which model a slot runs: retained."""
         return f"{self._root}/model/{slot}/state"

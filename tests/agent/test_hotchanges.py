@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from agent.config import CameraConfig, LogConfig, ModelConfig
+from agent.config import CameraConfig, Config, ModelConfig
 from agent.errors import ConfigError, PipelineError
 from agent.hotchanges import HotChanges
 from agent.plans import PlanRequest
@@ -67,11 +67,11 @@ class Pipeline:
 
 
 def house(slot: Slot, *used: str) -> SimpleNamespace:
-    pipeline, builder, gone = Pipeline(*used), Builder(), []
+    pipeline, builder, gone, noted = Pipeline(*used), Builder(), [], []
     hot = HotChanges(
-        pipeline, {"main": slot}, builder, lambda _n, c: c, gone.append, lambda _settings: None
+        pipeline, {"main": slot}, builder, lambda _n, c: c, gone.append, {"log": noted.append}
     )
-    return SimpleNamespace(hot=hot, pipeline=pipeline, builder=builder, gone=gone)
+    return SimpleNamespace(hot=hot, pipeline=pipeline, builder=builder, gone=gone, noted=noted)
 
 
 def test_a_model_with_other_settings_takes_over_and_its_engine_is_built_again():
@@ -123,4 +123,12 @@ def test_cameras_come_and_go_and_one_that_fails_is_told_as_gone():
     with pytest.raises(PipelineError):
         at.hot.add_camera("b", camera)
     assert at.gone == ["a", "b"]
-    at.hot.change_log(LogConfig())
+
+
+def test_a_section_is_given_to_whoever_it_concerns():
+    at = house(Slot(), "main")
+    config = Config.model_validate(
+        {"mqtt": {"host": "x"}, "cameras": {"a": {"source": "rtsp://x/1"}}}
+    )
+    at.hot.change_section("log", config)
+    assert at.noted == [config]

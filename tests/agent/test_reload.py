@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from agent.commands.config import app
 from agent.config import Config
 from agent.configfile import load
+from agent.desired import Afar, DesiredFile
 from agent.errors import ConfigError, PipelineError
 from agent.lastgood import LastGood
 from agent.reload import Reloader
@@ -90,12 +91,15 @@ def test_a_camera_of_a_model_that_is_not_there_yet_stays_as_it_was():
     assert not way.changes
 
 
-def test_thresholds_are_a_swap_and_the_log_a_change():
-    way = plan(
-        config(),
-        config(models={"main": {"path": "/m.onnx", "confidence": 0.6}}, log={"level": "debug"}),
+def test_thresholds_are_a_swap_and_log_and_governor_a_change():
+    new = config(
+        models={"main": {"path": "/m.onnx", "confidence": 0.6}},
+        log={"level": "debug"},
+        governor={"margin_c": 12},
     )
-    assert (way.models, way.log, way.restart) == (("main",), True, ())
+    way = plan(config(), new)
+    assert (way.models, way.sections, way.restart) == (("main",), ("log", "governor"), ())
+    assert way.config == new
 
 
 SOURCES = st.sampled_from(["rtsp://x/1", "rtsp://x/2", "synthetic://64x48@30"])
@@ -147,8 +151,8 @@ class Site:
     def change_model(self, slot, _model):
         self._do(f"model {slot}")
 
-    def change_log(self, settings):
-        self._do(f"log {settings.level}")
+    def change_section(self, name, config):
+        self._do(f"{name} {getattr(config, name)}")
 
 
 class Tales:
@@ -171,7 +175,13 @@ class House:
         self.states: list[ConfigState] = []
         self.copy = LastGood(self.path, folder / "state")
         self.reloader = Reloader(
-            self.path, load(self.path), self.site, self.copy, self.events, self.states.append
+            self.path,
+            load(self.path),
+            self.site,
+            self.copy,
+            self.events,
+            self.states.append,
+            Afar(DesiredFile(self.copy.path)),
         )
 
     def write(self, wanted: dict | str) -> None:
@@ -185,7 +195,7 @@ def test_a_reload_does_what_differs_and_keeps_the_copy(tmp_path):
         values(**cameras(c={"source": "rtsp://cam/3"}), log={"level": "debug"}, device={"id": "d9"})
     )
     state = house.reloader.reload()
-    assert house.site.done == ["log debug", "add c"]
+    assert house.site.done == ["log level='debug' format='auto'", "add c"]
     assert state == ConfigState("applied", "", ("device",))
     assert house.states == [ConfigState("applied"), state]
     assert house.copy.path.read_bytes() == house.path.read_bytes()

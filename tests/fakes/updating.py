@@ -20,10 +20,12 @@ from agent.bundle.documents import (
     ASSIGNMENT,
     COMMAND,
     REPORT,
+    SETTINGS,
     Approval,
     Assignment,
     Command,
     Report,
+    Settings,
 )
 from agent.bundle.dsse import key_of_pem, sign, verify
 from agent.bundle.filekeys import make_keys
@@ -144,6 +146,21 @@ class Controller:
         }
         signers = fields.pop("signers", [self.repository.keys["operators"][0]])
         return sign(COMMAND, Command(**fields), signers)
+
+
+    def desired(self, settings: object = None, **changes: object) -> bytes:
+        """Signed settings for the device."""
+        self.counter += 1
+        fields = {
+            "device": DEVICE,
+            "counter": self.counter,
+            "issued": int(self.now),
+            "expires": int(self.now + 3600),
+            "settings": json.dumps(settings or {}),
+            **changes,
+        }
+        signers = fields.pop("signers", [self.repository.keys["operators"][0]])
+        return sign(SETTINGS, Settings(**fields), signers)
 
 
 class FolderFetcher:
@@ -282,6 +299,8 @@ class Site:
         self.told: list[dict] = []
         self.reports: list[Report] = []
         self.replies: list[dict] = []
+        self.settings: list[Settings] = []
+        self.doubts: list[str] = []
         self.prepared: Callable[[], object] = lambda: None
         self.restarts = 0
         self.restart_fails = False
@@ -349,6 +368,7 @@ class Site:
             teller=teller,
             reporter=reporter,
             inbox=self.inbox,
+            settings=self,
             reply=self._reply,
             restart=self._restart,
             state=self.state,
@@ -410,6 +430,22 @@ class Site:
         with self._changed:
             assert self._changed.wait_for(lambda: len(self.replies) >= count, SOON_S)
             return self.replies[count - 1]
+
+    def take(self, settings: Settings, _envelope: bytes) -> None:
+        """As `agent.update.desired.Taker`; so is `refused`."""
+        with self._changed:
+            self.settings.append(settings)
+            self._changed.notify_all()
+
+    def refused(self, reason: str) -> None:
+        with self._changed:
+            self.doubts.append(reason)
+            self._changed.notify_all()
+
+    def wait_settings(self, count: int) -> Settings:
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(self.settings) >= count, SOON_S)
+            return self.settings[count - 1]
 
     def record(self) -> Record:
         return self.store.record(SLOT)

@@ -1,0 +1,307 @@
+"""Settings from afar: kept over restarts, and carried out beside everything else.
+
+What is kept is the signed envelope, in the folder of the last good copy. It was verified when it
+came; who can write to that folder can as well change the device's own file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+from agent.errors import ConfigError, ManifestError
+from agent.lastgood import write_private
+from agent.threads import ThreadGroup
+from agent.wire.configstate import ConfigState, Refused, Version
+from engines.durable import read_bounded
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from agent.bundle.documents import Settings
+
+log = logging.getLogger(__name__)
+
+SUFFIX = ".desired"
+TRYING = ".trying"
+
+PROVE_S = 30.0
+"""Settings with which the agent has ended within this time, other than by being stopped, are not
+used again: they could be what ended it, at every start."""
+
+TRIED = (
+    f"the agent ended within {PROVE_S:g} s of trying them; if they are not the cause, push them "
+    "again"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """Settings from afar.
+
+    Attributes:
+        version: which.
+        values: sections, as in the file.
+        envelope: as they came, signed.
+    """
+
+    version: Version
+    values: Mapping[str, Any]
+    envelope: bytes
+
+    @classmethod
+    def read(cls, settings: Settings, envelope: bytes) -> Desired:
+        """Of a verified document.
+
+        Raises:
+            ConfigError: its text is no JSON object.
+        """
+        from agent.bundle.documents import MAX_SETTINGS_BYTES  # noqa: PLC0415
+        from agent.bundle.strict import loads  # noqa: PLC0415
+
+        text = _text(settings)
+        version = Version(settings.counter, hashlib.sha256(text).hexdigest())
+        try:
+            values = loads(text, "settings", MAX_SETTINGS_BYTES)
+        except ManifestError as error:
+            raise ConfigError(str(error)) from error
+        if not isinstance(values, dict):
+            raise ConfigError("settings: must be an object with sections like `cameras`")
+        return cls(Version(version.counter, version.digest, not values), values, envelope)
+
+
+class DesiredFile:
+    """What was taken last.
+
+    Args:
+        copy: where the last good copy of the device's own file lies; this lies beside it.
+    """
+
+    def __init__(self, copy: Path) -> None:
+        self.path = copy.with_suffix(SUFFIX)
+        self._trying = copy.with_suffix(TRYING)
+
+    def load(self) -> Desired | None:
+        """What was kept; None if there is nothing.
+
+        Raises:
+            ConfigError: it cannot be used.
+        """
+        if not self.path.exists():
+            return None
+        # Only agents that were sent settings pay for what signed documents need.
+        from agent.bundle.documents import MAX_ENVELOPE_BYTES, Settings  # noqa: PLC0415
+        from agent.bundle.dsse import unverified  # noqa: PLC0415
+
+        try:
+            envelope = read_bounded(self.path, MAX_ENVELOPE_BYTES)
+            if envelope is None:
+                raise ConfigError(f"{self.path}: too large; remove it, the broker sends it again")
+            desired = Desired.read(unverified(envelope, Settings), envelope)
+        except OSError as error:
+            raise ConfigError(f"{self.path}: cannot be read: {error.strerror or error}") from error
+        except ManifestError as error:
+            raise ConfigError(f"{self.path}: damaged: {error}") from error
+        if self.tried(desired):
+            raise ConfigError(TRIED)
+        return desired
+
+    def tried(self, desired: Desired) -> bool:
+        """Whether the agent has ended while it tried these."""
+        try:
+            return self._trying.read_text() == _digest(desired)
+        except OSError:
+            return False
+
+    def begin(self, desired: Desired) -> None:
+        """They are about to be tried.
+
+        Raises:
+            ConfigError: that cannot be noted.
+        """
+        self._write(self._trying, _digest(desired).encode())
+
+    def proven(self, desired: Desired) -> None:
+        """The agent runs well with these, or is stopped by somebody."""
+        if self.tried(desired):
+            try:
+                self._trying.unlink()
+            except OSError as error:
+                log.warning("%s: cannot be removed: %s", self._trying, error.strerror)
+
+    def keep(self, desired: Desired) -> None:
+        """Keep them over restarts.
+
+        Raises:
+            ConfigError: they cannot be written; what was kept before stays.
+        """
+        self._write(self.path, desired.envelope)
+
+    def _write(self, path: Path, content: bytes) -> None:
+        try:
+            write_private(path, content)
+        except OSError as error:
+            raise ConfigError(
+                f"{path}: cannot be written: {error.strerror or error}; see to the disk (full, "
+                "read-only, rights)"
+            ) from error
+
+
+def _text(settings: Settings) -> bytes:
+    return settings.settings.encode()
+
+
+def _digest(desired: Desired) -> str:
+    return hashlib.sha256(desired.envelope).hexdigest()
+
+
+class Afar:
+    """Which settings from afar are in force, and which came last and are not.
+
+    Args:
+        file: where they are kept.
+        taken: those in force at the start.
+        not_taken: why what was kept is not in force, or empty.
+
+    Attributes:
+        taken: those in force.
+    """
+
+    def __init__(
+        self, file: DesiredFile, taken: Desired | None = None, not_taken: str = ""
+    ) -> None:
+        self.taken = taken
+        self._file = file
+        self._not_taken = Refused(not_taken) if not_taken else None
+        self._seen = b""
+        self._considered: Version | None = None
+
+    def is_new(self, envelope: bytes) -> bool:
+        """Whether this was not looked at before, in this run of the agent."""
+        same = envelope == self._seen or (
+            self.taken is not None and envelope == self.taken.envelope
+        )
+        self._seen = envelope
+        return not same
+
+    def considered(self, settings: Settings, envelope: bytes) -> Desired:
+        """What verified settings want.
+
+        Raises:
+            ConfigError: they cannot be read, or the agent ended when it tried them.
+        """
+        self._considered = Version(settings.counter, hashlib.sha256(_text(settings)).hexdigest())
+        desired = Desired.read(settings, envelope)
+        if self._file.tried(desired):
+            raise ConfigError(TRIED)
+        return desired
+
+    def begin(self, desired: Desired) -> None:
+        """See `DesiredFile.begin`."""
+        self._file.begin(desired)
+
+    def keep(self, desired: Desired) -> None:
+        """These are in force from now on; see `DesiredFile.keep`."""
+        self.taken, self._not_taken = desired, None
+        self._file.keep(desired)
+
+    def refuse(self, reason: str) -> str:
+        """Note why what came last is not in force.
+
+        Returns:
+            The same for people.
+        """
+        version, self._considered = self._considered, None
+        self._not_taken = Refused(reason, version)
+        which = "" if version is None else f" {version.counter}"
+        return f"settings{which} of an operator are not taken: {reason}"
+
+    def proven(self) -> None:
+        """The agent runs well with what is in force."""
+        if self.taken is not None:
+            self._file.proven(self.taken)
+
+    def told(self, state: ConfigState) -> ConfigState:
+        """A state with what is known here."""
+        version = None if self.taken is None else self.taken.version
+        return replace(state, desired=version, not_taken=self._not_taken)
+
+
+class Site(Protocol):
+    """`agent.reload.Reloader`, as far as it is needed here."""
+
+    def take(self, settings: Settings, envelope: bytes) -> None:
+        """Bring verified settings into force; blocks, raises nothing for what is wrong in them."""
+
+    def doubt(self, reason: str) -> None:
+        """Some came that are not even looked at."""
+
+    def proven(self) -> None:
+        """The agent runs well with what it took last."""
+
+
+class Applier:
+    """A thread that brings settings into force, the newest if several wait.
+
+    It is an `agent.update.desired.Taker`.
+
+    Args:
+        site: gives the running agent.
+        prove_s: as `PROVE_S`.
+    """
+
+    def __init__(self, site: Callable[[], Site], prove_s: float = PROVE_S) -> None:
+        self._site = site
+        self._prove_s = prove_s
+        self._changed = threading.Condition()
+        self._waiting: Callable[[Site], None] | None = None
+        self._unproven = True
+        self._closed = False
+        self._group = ThreadGroup()
+
+    def start(self) -> None:
+        """Begin."""
+        self._group.start("settings", self._run)
+
+    def take(self, settings: Settings, envelope: bytes) -> None:
+        """See `agent.update.desired.Taker`."""
+        self._put(lambda site: site.take(settings, envelope))
+
+    def refused(self, reason: str) -> None:
+        """See `agent.update.desired.Taker`."""
+        self._put(lambda site: site.doubt(reason))
+
+    def close(self, timeout_s: float) -> bool:
+        """Take nothing more, and wait.
+
+        Returns:
+            False if something is still being brought into force.
+        """
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        return self._group.wait(timeout_s)
+
+    def _put(self, act: Callable[[Site], None]) -> None:
+        with self._changed:
+            self._waiting = act
+            self._changed.notify_all()
+
+    def _run(self) -> None:
+        while not self._closed:
+            with self._changed:
+                self._changed.wait_for(
+                    lambda: self._closed or self._waiting is not None,
+                    self._prove_s if self._unproven else None,
+                )
+                act, self._waiting = self._waiting, None
+            if act is not None and not self._closed:
+                act(self._site())
+                self._unproven = True
+            else:
+                self._site().proven()
+                self._unproven = False
