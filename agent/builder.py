@@ -13,8 +13,10 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
+from agent import stallpoint
 from agent.buildprocess import COMMAND, BuildProcess
 from agent.modelslot import PostponedError
+from agent.progress import Activity
 from agent.threads import ThreadGroup
 from engines.errors import BuildError
 
@@ -42,6 +44,9 @@ class Builder:
         slots: by name.
         pipelines: where built engines take over.
         command: the program that builds one engine.
+
+    Attributes:
+        activity: what its thread does at present; a build that runs has its own deadline first.
     """
 
     def __init__(
@@ -53,6 +58,7 @@ class Builder:
         self._slots = slots
         self._pipelines = pipelines
         self._command = command
+        self.activity = Activity()
         self._group = ThreadGroup()
         self._changed = threading.Condition()
         self._waiting: deque[str] = deque()
@@ -129,7 +135,9 @@ class Builder:
 
     def _run(self) -> None:
         while (slot := self._next()) is not None:
-            done = self._slots[slot].improve(self._pipelines, self._build)
+            with self.activity:
+                stallpoint.hit("build")
+                done = self._slots[slot].improve(self._pipelines, self._build)
             with self._changed:
                 self._busy = False
                 if not done:
@@ -159,6 +167,7 @@ class Builder:
                 raise PostponedError("an update is being proven")
             self._process = process
         log.info("model %s: its engine is built in the background", request["slot"])
+        self.activity.mark(timeout_s)
         try:
             return process.run(tell)
         except BuildError as error:
@@ -166,5 +175,6 @@ class Builder:
                 raise PostponedError("an update is being proven") from error
             raise
         finally:
+            self.activity.mark()
             with self._changed:
                 self._process = None

@@ -22,6 +22,27 @@ class HealthConfig(Section):
         le=300.0,
         description="A stage whose work takes longer is stalled; with systemd below WatchdogSec=.",
     )
+    slow_timeout_s: float = Field(
+        default=120.0,
+        ge=1.0,
+        le=600.0,
+        description="The same for stages that wait for a network or a disk: the link to the broker, "
+        "the spool, the updater, the governor, the status page.",
+    )
+    load_timeout_s: float = Field(
+        default=120.0,
+        ge=1.0,
+        le=3600.0,
+        description="A model that is not loaded after this is stalled; at the start below systemd's "
+        "TimeoutStartSec=.",
+    )
+    cameras_timeout_s: float = Field(
+        default=60.0,
+        ge=1.0,
+        le=600.0,
+        description="Every live camera hangs in its driver and none can be opened anew: not longer "
+        "than this.",
+    )
     exit_after_s: float = Field(
         default=5.0,
         ge=1.0,

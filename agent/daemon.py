@@ -183,7 +183,10 @@ class Agent:
             pipeline=self._pipeline,
             feeds=self._feeds.copy,
             publisher=self._publisher,
+            builder=self._builder,
+            governor=self._governor,
             updates=self._updates,
+            page=lambda: self._http,
             client=self._client,
             spool=self._spool,
             events=self._events,
@@ -265,9 +268,12 @@ class Agent:
             self._pipeline.connect()
             if self._config.http.enabled:
                 self._helpers.start("http-open", self._open_page, self._config.http)
-            self._watch.starting("loading models")
+            self._watch.start()
             if self._updates is not None:
-                self._updates.restore()
+                self._watch.starting("opening what updates brought")
+                with self._watch.restoring:
+                    self._updates.restore()
+            self._watch.starting("loading models")
             for slot, error in self._pipeline.load().items():
                 log.error("model %s: %s; it is tried again", slot, error)
             self._herald.announce()
@@ -287,7 +293,7 @@ class Agent:
         if self._updates is not None:
             self._updates.start()
             self._changed()
-        self._watch.start()
+        self._watch.serving()
         ended = anyio.Event()
         obedience = Signals(self._reloader, self._watch, self._restart)
         async with anyio.create_task_group() as tasks:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
+from agent import stallpoint
 from agent.governor import Limits, Look, State, decide
+from agent.progress import Activity
 from agent.threads import ThreadGroup
 
 if TYPE_CHECKING:
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
     from agent.governor import Step
     from agent.jetson import Readings
     from agent.wire.events import EventKind, Severity
+
+log = logging.getLogger(__name__)
 
 POWER_LOOKS = 5
 """The power that is judged is the mean of so many looks: an inference is a peak."""
@@ -75,6 +80,9 @@ class Governor:
         lighter: changes engines.
         events: where steps are told.
         clock: monotonic seconds.
+
+    Attributes:
+        activity: a look at the sensors, and what follows from it.
     """
 
     def __init__(
@@ -86,7 +94,7 @@ class Governor:
         events: Teller,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._config = config
+        self._config = self._used = config
         self._look = look
         self._cameras = cameras
         self._lighter = lighter
@@ -95,6 +103,10 @@ class Governor:
         self._group = ThreadGroup()
         self._wake = threading.Event()
         self._closing = False
+        self.activity = Activity()
+        # Whose turn it is: what a thread brings back that was given up is thrown away.
+        self._turn = 0
+        self._reading = False
         self._state = State()
         self._engine = config.engine
         self._slots: tuple[str, ...] = ()
@@ -110,7 +122,20 @@ class Governor:
 
     def start(self) -> None:
         """Begin."""
-        self._group.start("governor", self._run)
+        self._group.start("governor", self._run, self._turn)
+
+    def renew(self) -> bool:
+        """Begin anew with another thread, because a sensor's driver does not answer.
+
+        Returns:
+            False if something else hangs: engines that are being changed are left alone.
+        """
+        if self._closing or not self._reading:
+            return False
+        self._turn += 1
+        self.activity.rest()
+        self.start()
+        return True
 
     def configure(self, config: GovernorConfig) -> None:
         """Other settings, from the next look on; it begins with doing everything."""
@@ -148,15 +173,30 @@ class Governor:
     def _levels(self) -> int:
         return len(self._config.steps) + self._engine
 
-    def _run(self) -> None:
-        used = self._config
-        while not self._closing:
-            if self._config is not used:
-                used = self._config
-                self._begin_anew(used)
-            self.step()
-            self._wake.wait(used.interval_s)
+    def _run(self, turn: int) -> None:
+        while not self._closing and turn == self._turn:
+            self.activity.mark()
+            try:
+                readings = self._read()
+                if turn != self._turn:
+                    return
+                self._reading = False
+                if self._config is not self._used:
+                    self._used = self._config
+                    self._begin_anew(self._used)
+                self._judge(readings)
+            except Exception:
+                # A mistake in here must not leave the cameras slowed for ever.
+                log.exception("a look of the governor failed")
+            if turn == self._turn:
+                self.activity.rest()
+            self._wake.wait(self._config.interval_s)
             self._wake.clear()
+
+    def _read(self) -> Readings:
+        self._reading = True
+        stallpoint.hit("govern")
+        return self._look()
 
     def _begin_anew(self, config: GovernorConfig) -> None:
         self._engine = config.engine
@@ -166,7 +206,9 @@ class Governor:
 
     def step(self) -> Step | None:
         """Look once and do what follows."""
-        readings = self._look()
+        return self._judge(self._look())
+
+    def _judge(self, readings: Readings) -> Step | None:
         now = self._clock()
         self._rates.note(now, self._cameras())
         config = self._config

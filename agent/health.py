@@ -2,7 +2,7 @@
 
 A thread of its own looks every second. The service manager hears READY once the first frame of
 every reachable camera was analysed, or at a deadline that names which was not; and WATCHDOG only
-while nothing stalls.
+while nothing essential stalls.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
-from agent.healthready import awaited, status_line
-from agent.progress import Stage
+from agent.healthready import awaited, starting_line, status_line
 from agent.stallplan import StallPlan
-from agent.stallreport import stacks
+from agent.stallreport import log_stall, stacks
 from agent.threads import ThreadGroup
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from agent.confighealth import HealthConfig
     from agent.healthready import CameraLook
+    from agent.progress import Stage
     from agent.sdnotify import Notifier
     from agent.wire.events import EventKind, Severity
 
@@ -57,6 +58,9 @@ class Vitals(Protocol):
 
     def troubles(self) -> Sequence[str]:
         """Of models and updates."""
+
+    def updating(self) -> Sequence[str]:
+        """Slots and what their update is at."""
 
     def queues(self) -> dict[str, object]:
         """What waits where."""
@@ -103,6 +107,7 @@ class Health:
         watchdog_s = notifier.watchdog_s
         self._period_s = min(LOOK_S, watchdog_s * WATCHDOG_PART if watchdog_s else LOOK_S)
         self._began_s = self._awake_s = self._looked_s = clock()
+        self._serving = False
         self._ready = False
         self._stopping = False
         self._status = ""
@@ -120,18 +125,33 @@ class Health:
 
     def state(self) -> dict[str, object]:
         """Plain values for the status page."""
-        return {"ready": self.ready, "status": self._status, "stalled": list(self._plan.stalled)}
+        return {
+            "ready": self.ready,
+            "status": self._status,
+            "stalled": list(self._plan.stalled),
+            "holding": list(self._plan.holding),
+        }
 
     def start(self) -> None:
-        """Begin to watch, once the stages run; the deadline for READY counts from here."""
-        self._began_s = self._awake_s = self._looked_s = self._counted_s = self._clock()
+        """Begin to watch; what is not begun yet rests."""
+        self._awake_s = self._looked_s = self._clock()
         self._group.start("health", self._run)
+
+    def starting(self, what: str) -> None:
+        """Tell the service manager what the start is at."""
+        self._say(f"starting: {what}", self._clock())
+
+    def serving(self) -> None:
+        """All stages run; the deadline for READY counts from here."""
+        self._began_s = self._counted_s = self._clock()
+        self._serving = True
 
     def stopping(self) -> None:
         """The end begins: nothing stalls any more."""
         self._stopping = True
         self._stop.set()
-        self._notifier.stopping("stopping")
+        self._status = "stopping: what waits is analysed, sent or kept"
+        self._notifier.stopping(self._status)
 
     def close(self, timeout_s: float) -> None:
         """End the watch."""
@@ -148,8 +168,10 @@ class Health:
         self._act(now)
         if self._stopping:
             return
-        if not self._plan.stalled:
+        if not self._plan.holding:
             self._notifier.alive()
+        if not self._serving:
+            return
         cameras = self._vitals.cameras()
         self._note_cameras(cameras)
         if not self._ready:
@@ -195,7 +217,7 @@ class Health:
     def _since_awake(self, stage: Stage, now: float) -> Stage:
         if stage.age_s is None:
             return stage
-        return Stage(stage.name, min(stage.age_s, now - self._awake_s), stage.limit_s, stage.renew)
+        return replace(stage, age_s=min(stage.age_s, now - self._awake_s))
 
     def _note_cameras(self, cameras: Sequence[CameraLook]) -> None:
         """A camera without frames is opened anew by its own supervisor; it is told here."""
@@ -208,20 +230,22 @@ class Health:
 
     def _tell_stall(self, what: str, stage: str, **data: object) -> None:
         cameras = {
-            c.name: {"state": c.state, "result_age_s": c.result_age_s}
+            c.name: {
+                "state": c.state,
+                "frame_age_s": c.frame_age_s,
+                "result_age_s": c.result_age_s,
+            }
             for c in self._vitals.cameras()
         }
-        self._events.tell(
-            "stall",
-            "error",
-            what,
-            stage=stage,
-            **data,
-            cameras=cameras,
-            queues=self._vitals.queues(),
-            engines=self._vitals.engines(),
-            stacks=stacks(),
-        )
+        seen: dict[str, object] = {
+            "cameras": cameras,
+            "queues": self._vitals.queues(),
+            "engines": self._vitals.engines(),
+        }
+        threads = stacks()
+        self._events.tell("stall", "error", what, stage=stage, **data, **seen, stacks=threads)
+        # Also where no broker takes the event: the journal of a device that is away tells all.
+        log_stall(stage, {**data, **seen}, threads)
 
     def _recovered(
         self, action: str, stage: str, what: str, severity: Severity, **data: object
@@ -232,9 +256,10 @@ class Health:
         missing = awaited(cameras)
         took_s = round(now - self._began_s, 2)
         if missing and took_s < self._settings.ready_timeout_s:
-            self._say(f"starting; waiting for the first result of {', '.join(missing)}", now)
+            self._say(starting_line(cameras), now)
             return
         self._ready = True
+        self._status_s = float("-inf")
         if missing:
             what = f"ready, without a result of {', '.join(missing)} for {took_s:g} s"
             self._events.tell("agent", "warning", what, missing=missing, took_s=took_s)
@@ -252,7 +277,9 @@ class Health:
         self._results, self._counted_s = results, now
         troubles = [f"{name} stalled" for name in self._plan.stalled]
         troubles += self._vitals.troubles()
-        self._say(status_line(cameras, rate_hz, self._vitals.broker(), troubles), now)
+        vitals = self._vitals
+        line = status_line(cameras, rate_hz, vitals.broker(), troubles, vitals.updating())
+        self._say(line, now)
 
     def _say(self, text: str, now: float) -> None:
         self._status_s = now

@@ -23,6 +23,7 @@ class CameraLook:
         reason: likewise.
         results: frames analysed since the start.
         result_age_s: seconds since the last of them; None without one.
+        frame_age_s: seconds since the last frame came from the device; None without one.
     """
 
     name: str
@@ -30,6 +31,7 @@ class CameraLook:
     reason: str
     results: int
     result_age_s: float | None
+    frame_age_s: float | None = None
 
     @property
     def awaited(self) -> bool:
@@ -43,22 +45,52 @@ def awaited(cameras: Sequence[CameraLook]) -> list[str]:
     return [camera.name for camera in cameras if camera.awaited]
 
 
+def starting_line(cameras: Sequence[CameraLook]) -> str:
+    """What READY waits for, for `systemctl status`."""
+    missing = awaited(cameras)
+    if not missing:
+        return "starting: looking at what there is"
+    return f"starting: waiting for the first result of {_several(missing)}"
+
+
 def status_line(
-    cameras: Sequence[CameraLook], rate_hz: float, broker: str, troubles: Sequence[str]
+    cameras: Sequence[CameraLook],
+    rate_hz: float,
+    broker: str,
+    troubles: Sequence[str],
+    updating: Sequence[str] = (),
 ) -> str:
-    """For `systemctl status`.
+    """What is served, then what is wrong, then what is under way; for `systemctl status`.
 
     Args:
         cameras: all that are enabled.
         rate_hz: results a second.
         broker: empty while there is a connection, or why there is none.
-        troubles: of models and updates.
+        troubles: of stages, models and updates.
+        updating: slots and what their update is at.
     """
-    online = [c for c in cameras if c.state == "online"]
-    parts = [f"{len(online)} of {len(cameras)} cameras online, {rate_hz:.1f} results/s"]
-    parts.append("broker connected" if not broker else f"no broker: {broker}")
+    online = sum(camera.state == "online" for camera in cameras)
+    if not cameras:
+        line = "serving no camera"
+    elif online == len(cameras):
+        line = f"serving {online} camera{'s' * (online > 1)} at {rate_hz:.1f} fps"
+    else:
+        line = f"serving {online} of {len(cameras)} cameras at {rate_hz:.1f} fps"
     away = [c for c in cameras if c.state in ("connecting", "stalled", "failed")]
-    parts += [f"{c.name}: {c.reason or c.state}" for c in away[:MAX_NAMED]]
+    why = list(troubles)
+    why += [f"no broker: {broker}"] if broker else []
+    why += [f"{c.name}: {c.reason or c.state}" for c in away[:MAX_NAMED]]
     if len(away) > MAX_NAMED:
-        parts.append(f"{len(away) - MAX_NAMED} more cameras away")
-    return "; ".join([*parts, *troubles])
+        why.append(f"{len(away) - MAX_NAMED} more cameras away")
+    ended = sum(camera.state == "ended" for camera in cameras)
+    parts = [line]
+    parts += [f"degraded: {', '.join(why)}"] if why else []
+    parts += [f"{ended} at {'their' if ended > 1 else 'its'} end"] if ended else []
+    parts += [f"updating {', '.join(updating)}"] if updating else []
+    return "; ".join(parts)
+
+
+def _several(names: Sequence[str]) -> str:
+    """Some of them, and how many more."""
+    more = len(names) - MAX_NAMED
+    return ", ".join(names[:MAX_NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from agent.capture.camera import MAX_GIVEN_UP
 from agent.healthready import CameraLook
 from agent.progress import Activity, Stage
+from agent.stallrules import stage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from agent.capture.camera import Camera
+    from agent.confighealth import HealthConfig
     from agent.pipeline.pipeline import Pipeline
-
-UPDATER_LIMIT_S = 120.0
-"""A turn of the updater writes to the disk and switches models."""
-
-LINK_LIMIT_S = 120.0
-"""A name that is looked up and an attempt to connect, for each protocol, come to an end on their
-own; a message that is handled takes no time."""
-
-CAMERAS_LIMIT_S = 60.0
-"""While every live camera has as many hanging reads as are allowed, nothing can be opened anew."""
 
 
 class Turns(Protocol):
@@ -34,68 +27,118 @@ class Turns(Protocol):
     def turn_s(self) -> float | None:
         """How long the updater has been at its turn; None while it waits."""
 
+    def under_way(self) -> Sequence[str]:
+        """Slots and what their update is at."""
+
+
+class Renewable(Protocol):
+    """A part that can be begun anew: `agent.governorrun.Governor`."""
+
+    @property
+    def activity(self) -> Activity:
+        """What it does at present."""
+
+    def renew(self) -> bool:
+        """Begin anew; says whether that went."""
+
+
+class Page(Renewable, Protocol):
+    """`agent.http.server.HttpServer`, as far as it is needed here."""
+
+    @property
+    def pictures_s(self) -> float | None:
+        """How long a picture has been in the making."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What there is to watch beside the pipeline.
+
+    Attributes:
+        publisher, link, spool, builder: the activities of their threads.
+        governor: with its own.
+        updates: the updater, if there is one.
+        page: the status page, if there is one at present.
+    """
+
+    publisher: Activity
+    link: Activity
+    spool: Activity
+    builder: Activity
+    governor: Renewable
+    updates: Turns | None
+    page: Callable[[], Page | None]
+
 
 class AgentVitals:
     """An `agent.health.Vitals`.
 
     Args:
+        settings: limits.
         pipeline: its runners are stages.
         feeds: the enabled cameras by name.
-        publisher: the activity of its thread.
-        link: likewise, of the link to the broker.
-        updates: the updater, if there is one.
+        parts: the others.
         broker: why there is no connection, or empty.
         queues: what waits elsewhere.
         troubles: of models and updates.
-        limit_s: for stages that work in fractions of a second.
         clock: monotonic seconds.
 
     Attributes:
         loop: to be marked by the event loop.
+        restoring: what updates brought is being opened, before models are loaded.
     """
 
     def __init__(
         self,
+        settings: HealthConfig,
         *,
         pipeline: Pipeline,
         feeds: Callable[[], Mapping[str, Camera]],
-        publisher: Activity,
-        link: Activity,
-        updates: Turns | None,
+        parts: Parts,
         broker: Callable[[], str],
         queues: Callable[[], dict[str, object]],
         troubles: Callable[[], Sequence[str]],
-        limit_s: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.loop = Activity(clock)
+        self.restoring = Activity(clock)
+        self._settings = settings
         self._pipeline = pipeline
         self._feeds = feeds
-        self._publisher = publisher
-        self._link = link
-        self._updates = updates
+        self._parts = parts
         self._broker = broker
         self._queues = queues
         self._troubles = troubles
-        self._limit_s = limit_s
         self._clock = clock
         self._stuck = Activity(clock)
-        self._results: dict[str, tuple[int, float]] = {}
+        self._results = _LastChanges()
+        self._frames = _LastChanges()
 
     def stages(self) -> list[Stage]:
         """See `agent.health.Vitals`."""
-        limit_s = self._limit_s
-        stages = [
-            Stage(f"model {slot}", runner.busy_s, limit_s, partial(runner.give_up, limit_s))
-            for slot, runner in list(self._pipeline.runners.items())
+        made, parts = partial(stage, self._settings), self._parts
+        stages = []
+        for slot, runner in list(self._pipeline.runners.items()):
+            give_up = partial(runner.give_up, self._settings.stall_timeout_s)
+            stages.append(made("model", runner.busy_s, of=slot, renew=give_up))
+            stages.append(made("loading", runner.loading.age_s, of=slot))
+        governor = parts.governor
+        stages += [
+            made("publisher", parts.publisher.age_s),
+            made("link", parts.link.age_s),
+            made("spool", parts.spool.age_s),
+            made("event loop", self.loop.age_s),
+            made("cameras", self._stuck_s()),
+            made("restoring updates", self.restoring.age_s),
+            made("builder", parts.builder.age_s),
+            made("governor", governor.activity.age_s, renew=governor.renew),
         ]
-        stages.append(Stage("publisher", self._publisher.age_s, limit_s))
-        stages.append(Stage("link", self._link.age_s, max(limit_s, LINK_LIMIT_S)))
-        stages.append(Stage("event loop", self.loop.age_s, limit_s))
-        stages.append(Stage("cameras", self._stuck_s(), max(limit_s, CAMERAS_LIMIT_S)))
-        if self._updates is not None:
-            turn_s = self._updates.turn_s
-            stages.append(Stage("updater", turn_s, max(limit_s, UPDATER_LIMIT_S)))
+        if parts.updates is not None:
+            stages.append(made("updater", parts.updates.turn_s))
+        page = parts.page()
+        if page is not None:
+            stages.append(made("http", page.activity.age_s, renew=page.renew))
+            stages.append(made("http pictures", page.pictures_s))
         return stages
 
     def cameras(self) -> list[CameraLook]:
@@ -104,12 +147,12 @@ class AgentVitals:
         looks = []
         for name, feed in list(self._feeds().items()):
             results = int(str(counted.get(name, {}).get("results", 0)))
-            before = self._results.get(name, (0, now))
-            if results != before[0]:
-                before = self._results[name] = (results, now)
             status = feed.status
-            age_s = round(now - before[1], 1) if results else None
-            looks.append(CameraLook(name, status.state, status.reason, results, age_s))
+            result_age_s = self._results.age_s(name, results, now)
+            frame_age_s = self._frames.age_s(name, feed.arrived, now)
+            looks.append(
+                CameraLook(name, status.state, status.reason, results, result_age_s, frame_age_s)
+            )
         return looks
 
     def broker(self) -> str:
@@ -120,10 +163,20 @@ class AgentVitals:
         """See `agent.health.Vitals`."""
         return self._troubles()
 
+    def updating(self) -> Sequence[str]:
+        """See `agent.health.Vitals`."""
+        updates = self._parts.updates
+        return () if updates is None else updates.under_way()
+
     def queues(self) -> dict[str, object]:
         """See `agent.health.Vitals`."""
-        waiting = {slot: self._pipeline.waiting(slot) for slot in list(self._pipeline.runners)}
-        return {"frames": waiting, **self._queues()}
+        now = self._clock()
+        frames = {}
+        for slot in list(self._pipeline.runners):
+            since = self._pipeline.waiting_since(slot)
+            oldest_s = None if since is None else round(now - since, 2)
+            frames[slot] = {"waiting": self._pipeline.waiting(slot), "oldest_s": oldest_s}
+        return {"frames": frames, **self._queues()}
 
     def engines(self) -> dict[str, object]:
         """See `agent.health.Vitals`."""
@@ -133,7 +186,8 @@ class AgentVitals:
             found[slot] = {
                 "backend": None if model is None else model.engine.backend,
                 "precision": None if model is None else model.engine.precision,
-                "busy_s": runner.busy_s,
+                "busy_s": _rounded(runner.busy_s),
+                "loading_s": _rounded(runner.loading.age_s),
                 "reason": runner.reason,
             }
         return found
@@ -145,3 +199,21 @@ class AgentVitals:
         elif self._stuck.age_s is None:
             self._stuck.mark()
         return self._stuck.age_s
+
+
+class _LastChanges:
+    """When each camera's count was first seen as it is."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, tuple[int, float]] = {}
+
+    def age_s(self, name: str, count: int, now: float) -> float | None:
+        """Seconds since then; None while nothing was counted."""
+        before = self._seen.get(name)
+        if before is None or count != before[0]:
+            before = self._seen[name] = (count, now)
+        return round(now - before[1], 1) if count else None
+
+
+def _rounded(age_s: float | None) -> float | None:
+    return None if age_s is None else round(age_s, 2)

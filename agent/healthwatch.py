@@ -8,16 +8,18 @@ import threading
 from typing import TYPE_CHECKING
 
 from agent.health import Health
-from agent.healthvitals import AgentVitals
+from agent.healthvitals import AgentVitals, Parts
 from agent.sdnotify import Notifier
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from agent.builder import Builder
     from agent.capture.camera import Camera
     from agent.confighealth import HealthConfig
     from agent.events import Events
-    from agent.healthvitals import Turns
+    from agent.governorrun import Governor
+    from agent.healthvitals import Page, Turns
     from agent.mqtt import MqttClient
     from agent.pipeline.pipeline import Pipeline
     from agent.progress import Activity
@@ -42,8 +44,9 @@ class Watch:
         settings: limits.
         pipeline: its models are stages.
         feeds: the enabled cameras by name.
-        publisher: a stage.
+        publisher, builder, governor: stages.
         updates: the updater, if there is one.
+        page: the status page, if there is one at present.
         client: tells whether there is a broker.
         spool: keeps what was told when the process has to end.
         events: where stalls are told.
@@ -60,7 +63,10 @@ class Watch:
         pipeline: Pipeline,
         feeds: Callable[[], Mapping[str, Camera]],
         publisher: Publisher,
+        builder: Builder,
+        governor: Governor,
         updates: Turns | None,
+        page: Callable[[], Page | None],
         client: MqttClient,
         spool: Spool,
         events: Events,
@@ -70,15 +76,21 @@ class Watch:
         self._spool = spool
         self._notifier = Notifier()
         self._vitals = AgentVitals(
+            settings,
             pipeline=pipeline,
             feeds=feeds,
-            publisher=publisher.activity,
-            link=client.activity,
-            updates=updates,
+            parts=Parts(
+                publisher=publisher.activity,
+                link=client.activity,
+                spool=spool.activity,
+                builder=builder.activity,
+                governor=governor,
+                updates=updates,
+                page=page,
+            ),
             broker=lambda: "" if client.connected else client.reason or "not connected yet",
             queues=lambda: {"publisher": publisher.counters(), "spool": spool.counters()},
             troubles=troubles,
-            limit_s=settings.stall_timeout_s,
         )
         self.health = Health(settings, self._notifier, self._vitals, events, self._leave)
 
@@ -87,18 +99,27 @@ class Watch:
         """To be marked by the event loop, more often than the limit."""
         return self._vitals.loop
 
+    @property
+    def restoring(self) -> Activity:
+        """To be entered while what updates brought is opened."""
+        return self._vitals.restoring
+
     def state(self) -> dict[str, object]:
         """Plain values for the status page; see `Health.state`."""
         return self.health.state()
 
     def starting(self, what: str) -> None:
         """Tell the service manager what the start is at."""
-        self._notifier.status(f"starting; {what}")
+        self.health.starting(what)
 
     def start(self) -> None:
-        """Begin to watch, once the stages run."""
-        self.loop.mark()
+        """Begin to watch; what is not begun yet rests."""
         self.health.start()
+
+    def serving(self) -> None:
+        """All stages run."""
+        self.loop.mark()
+        self.health.serving()
 
     def reloading(self) -> None:
         """The configuration is read anew."""
@@ -127,6 +148,11 @@ class Watch:
 
     def _last_words(self) -> None:
         try:
+            if (self._spool.activity.age_s or 0.0) > LAST_WORDS_S:
+                # It hangs; a disk that does not answer must not keep what was told from being sent.
+                self._spool.speak_past_thread()
+                self._client.flush(LAST_WORDS_S)
+                return
             self._client.flush(LAST_WORDS_S)
             self._spool.close(LAST_WORDS_S)
         except Exception:

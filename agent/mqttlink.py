@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from agent import stallpoint
 from agent.backoff import Backoff
 from agent.errors import AgentError
 from agent.mqttconnect import connect
@@ -301,6 +302,7 @@ class Link:
     def _serve(self, session: Session) -> None:
         while True:
             self.activity.mark()
+            stallpoint.hit("link")
             self._ask(session)
             self._send(session)
             with self._lock:

@@ -24,9 +24,13 @@ class Activity:
         self._clock = clock
         self._since: float | None = None
 
-    def mark(self) -> None:
-        """Something new begins here."""
-        self._since = self._clock()
+    def mark(self, extra_s: float = 0.0) -> None:
+        """Something new begins here.
+
+        Args:
+            extra_s: it has a deadline of its own after so long; its age counts from then.
+        """
+        self._since = self._clock() + extra_s
 
     def rest(self) -> None:
         """There is nothing to do."""
@@ -45,7 +49,7 @@ class Activity:
         """Seconds since the last mark; None while there is nothing to do."""
         # Read once: its thread changes it.
         since = self._since
-        return None if since is None else self._clock() - since
+        return None if since is None else max(0.0, self._clock() - since)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +61,12 @@ class Stage:
         age_s: seconds that what it does has taken; None while it rests.
         limit_s: more is a stall.
         renew: has it begun anew without the rest of the process; says whether that went.
+        essential: its stall, if it lasts, ends the process, and meanwhile keeps the service
+            manager's watchdog from being fed.
     """
 
     name: str
     age_s: float | None
     limit_s: float
     renew: Callable[[], bool] | None = None
+    essential: bool = True

@@ -14,6 +14,8 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from agent import stallpoint
+from agent.progress import Activity
 from agent.spooldisk import Disk
 from agent.spoolitem import DETECTION, EVENT, PRIORITIES, Item, Memory, first_key
 from agent.spoolwindow import Window
@@ -39,6 +41,9 @@ MEMORY_MESSAGES = 5000
 MEMORY_BYTES = 8 * 2**20
 """What is kept where there is no disk, or it is slow."""
 
+LAST_EVENTS = 32
+"""Of what waits when the thread hangs; the broker's link has a short queue."""
+
 JOIN_MARGIN_S = 1.0
 """For the last write, beyond the time to send; a disk that takes longer is left to itself."""
 
@@ -59,6 +64,9 @@ class Spool:
         expiry_s: the broker may forget a detection after this; None: never.
         now: seconds since the epoch.
         clock: monotonic seconds.
+
+    Attributes:
+        activity: what its thread does at present: one round of sending and writing.
     """
 
     def __init__(
@@ -100,6 +108,7 @@ class Spool:
         path = None if folder is None else folder / f"{device}.db"
         self._disk = Disk(path, settings, now, clock)
         self._window = Window(clock)
+        self.activity = Activity(clock)
         self._threads = ThreadGroup(self._crashed)
         broker.on_ready(self._on_ready)
 
@@ -141,6 +150,17 @@ class Spool:
             self._deadline = self._clock() + timeout_s
             self._wake()
         self._threads.wait(timeout_s + JOIN_MARGIN_S)
+
+    def speak_past_thread(self) -> None:
+        """Send the newest events that wait, without its thread, which hangs; the process ends.
+
+        They lie in memory only, so that no later run sends them again.
+        """
+        with self._lock:
+            waiting = [item for item in self._memory.all() if item.priority == EVENT]
+        for item in waiting[-LAST_EVENTS:]:
+            head = event_head(self._device, item.boot, item.seq, replay=item.replay)
+            self._broker.publish(self._topics.events, head + item.body, qos=1, schema=EVENT_SCHEMA)
 
     def counters(self) -> dict[str, object]:
         """Plain values for telemetry: what happened since the start, and what waits."""
@@ -193,17 +213,22 @@ class Spool:
 
     def _run(self) -> None:
         while True:
+            self.activity.mark()
+            stallpoint.hit("spool")
             self._look_after_disk()
             self._send()
             self._flush()
             with self._lock:
                 if not self._woken and not self._ended():
+                    self.activity.rest()
                     self._lock.wait(self._pause())
+                    self.activity.mark()
                 self._woken = False
                 acks, self._acks = self._acks, []
             self._settle(acks)
             if self._ended():
                 self._finish()
+                self.activity.rest()
                 return
 
     def _look_after_disk(self) -> None:

@@ -2,7 +2,7 @@
 
 The steps grow: only the stage, as long as that has not been needed too often; the process, which
 its service manager starts again; and where even that does not end, the manager's watchdog, which
-hears nothing while anything stalls.
+hears nothing while anything essential stalls. What is not essential is told once and left at that.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ class StallPlan:
     def __init__(self, exit_after_s: float) -> None:
         self._exit_after_s = exit_after_s
         self._told: dict[str, float] = {}
+        self._holding: tuple[str, ...] = ()
         self._renewals: dict[str, deque[float]] = {}
         self._exits = False
 
@@ -49,6 +50,11 @@ class StallPlan:
     def stalled(self) -> tuple[str, ...]:
         """Names of the stages that make no progress."""
         return tuple(self._told)
+
+    @property
+    def holding(self) -> tuple[str, ...]:
+        """Those of them for which the service manager's watchdog is not fed."""
+        return self._holding
 
     def look(self, stages: Iterable[Stage], now: float) -> list[Step]:
         """What is to be done now.
@@ -68,11 +74,13 @@ class StallPlan:
                 steps.append(Step("tell", stage))
                 if stage.renew is not None and self._may_renew(name, now):
                     steps.append(Step("renew", stage))
-            elif stalls and now - self._told[name] >= self._exit_after_s and not self._exits:
-                self._exits = True
-                steps.append(Step("exit", stage))
+            elif stalls and now - self._told[name] >= self._exit_after_s:
+                if stage.essential and not self._exits:
+                    self._exits = True
+                    steps.append(Step("exit", stage))
             elif not stalls and self._told.pop(name, None) is not None:
                 steps.append(Step("over", stage))
+        self._holding = tuple(name for name in self._told if seen[name].essential)
         return steps
 
     def _may_renew(self, name: str, now: float) -> bool:

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import sys
 import threading
 import traceback
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+log = logging.getLogger(__name__)
 
 MAX_THREADS = 48
 MAX_FRAMES = 12
@@ -35,3 +43,16 @@ def stacks() -> dict[str, list[str]]:
             break
         found[name] = lines
     return found
+
+
+def log_stall(stage: str, seen: Mapping[str, object], threads: Mapping[str, Sequence[str]]) -> None:
+    """Write down what a stall looked like, one line for each thread.
+
+    Args:
+        stage: its name.
+        seen: ages, queues, cameras, engines; JSON values.
+        threads: see `stacks`.
+    """
+    log.error("stall of %s: %s", stage, json.dumps(seen, default=str))
+    for name, calls in threads.items():
+        log.error("stall of %s: thread %s: %s", stage, name, " < ".join(reversed(calls)))

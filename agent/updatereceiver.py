@@ -197,6 +197,10 @@ class Receiver:
         """How long the updater has been at its turn; None while it waits."""
         return self._updater.activity.age_s
 
+    def under_way(self) -> list[str]:
+        """Slots and what their update is at, for people."""
+        return self._teller.under_way()
+
     def counters(self) -> dict[str, object]:
         """Plain values for telemetry."""
         return {**self._teller.counters(), "not_taken": dict(self._inbox.refused)}

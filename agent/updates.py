@@ -111,6 +111,10 @@ class Updates:
         """How long the updater has been at its turn; None while it waits."""
         return None if self._receiver is None else self._receiver.turn_s
 
+    def under_way(self) -> list[str]:
+        """Slots and what their update is at, for people."""
+        return [] if self._receiver is None else self._receiver.under_way()
+
     def counters(self) -> dict[str, object] | None:
         """Plain values for telemetry; None while updates are refused."""
         return None if self._receiver is None else self._receiver.counters()

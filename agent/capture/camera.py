@@ -14,6 +14,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from agent import stallpoint
 from agent.backoff import Backoff
 from agent.capture.base import is_live, open_device
 from agent.capture.transform import transform
@@ -219,6 +220,7 @@ class Camera:
         try:
             device = self._open(self._config)
             while (pixels := device.read()) is not None:
+                stallpoint.hit("read")
                 if not self._deliver(session, pixels, deliver):
                     return
             session.reason = "the source ended"

@@ -7,6 +7,8 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from agent.progress import Activity
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -24,6 +26,9 @@ class History:
         stats: as `agent.http.ports.Sources.stats`.
         clock: monotonic seconds.
         wall: seconds since the epoch.
+
+    Attributes:
+        activity: a look.
     """
 
     def __init__(
@@ -32,6 +37,7 @@ class History:
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
+        self.activity = Activity(clock)
         self._stats = stats
         self._clock = clock
         self._wall = wall
@@ -82,4 +88,5 @@ class History:
     def run(self, stop: threading.Event) -> None:
         """Look until told to stop."""
         while not stop.wait(EVERY_S):
-            self.look()
+            with self.activity:
+                self.look()

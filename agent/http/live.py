@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import cv2
 
 from agent.pipeline.tap import Tap
+from agent.progress import Activity
 from agent.vision.draw import annotate
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ class View:
 
     def __init__(self) -> None:
         self.tap = Tap()
+        self.activity = Activity()
         self.number = 0
         self.jpeg = b""
         self.arrived = threading.Condition()
@@ -112,6 +114,12 @@ class Live:
     def views(self) -> int:
         """Cameras that are drawn."""
         return len(self._views)
+
+    @property
+    def busy_s(self) -> float | None:
+        """How long the slowest view has been at its picture; None if all wait."""
+        ages = [view.activity.age_s for view in self._views.values()]
+        return max((age for age in ages if age is not None), default=None)
 
     def offer(self, frame: Frame, result: Result) -> None:
         """An analysed frame; in the worker's thread."""
@@ -188,7 +196,8 @@ class Live:
                     # A model slot may have come since.
                     self._show(self.offer)
                     continue
-                jpeg = encode(*found)
+                with view.activity:
+                    jpeg = encode(*found)
                 with view.arrived:
                     view.number, view.jpeg = view.number + 1, jpeg
                     view.arrived.notify_all()

@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from agent import stallpoint
 from agent.http.app import App
 from agent.http.guard import Guard
 from agent.http.history import History
 from agent.http.live import NICE, Live
 from agent.http.metrics import Metrics
+from agent.progress import Activity
 
 if TYPE_CHECKING:
     import asyncio
@@ -34,6 +36,9 @@ BACKLOG = 32
 KEEP_ALIVE_S = 10
 HEADER_BYTES = 16_384
 STOP_S = 1
+
+BEAT_S = 1
+"""How often the server's loop says that it runs."""
 
 PATIENCE_S = 10.0
 """A connection must have sent a whole request within this time."""
@@ -86,6 +91,9 @@ class HttpServer:
     Args:
         config: where to listen, and for whom.
         sources: what is shown.
+
+    Attributes:
+        activity: marked by the server's loop while it runs.
     """
 
     def __init__(self, config: HttpConfig, sources: Sources) -> None:
@@ -96,7 +104,9 @@ class HttpServer:
         self.app = App(sources, self.history, self.live, Metrics(sources, self.history, own))
         token = None if config.token is None else config.token.get_secret_value()
         self.guard = Guard(self.app.asgi, token, (*config.names, config.host))
+        self.activity = Activity()
         self._stop = threading.Event()
+        self._listener: socket.socket | None = None
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
         self.port = 0
@@ -110,12 +120,39 @@ class HttpServer:
         """
         place = f"{self._config.host}:{self._config.port}"
         try:
-            listener = _listen(self._config.host, self._config.port)
+            self._listener = listener = _listen(self._config.host, self._config.port)
         except OSError as error:
             self.reason = f"http: cannot listen at {place}: {error.strerror}"
             log.error("%s; choose another `http.port`", self.reason)  # noqa: TRY400 - told
             return False
         self.port = listener.getsockname()[1]
+        self._begin(listener)
+        threading.Thread(
+            target=self.history.run, args=(self._stop,), name="http-history", daemon=True
+        ).start()
+        log.info("status page at http://%s:%d/", self._config.host, self.port)
+        return True
+
+    @property
+    def pictures_s(self) -> float | None:
+        """How long a picture, or a point of the plots, has been in the making; None if none is."""
+        ages = (self.live.busy_s, self.history.activity.age_s)
+        return max((age for age in ages if age is not None), default=None)
+
+    def renew(self) -> bool:
+        """Serve with another thread; the one that hangs ends if it ever comes back.
+
+        Returns:
+            False if the server ends, or never listened.
+        """
+        if self._listener is None or self._stop.is_set():
+            return False
+        if self._server is not None:
+            self._server.should_exit = True
+        self._begin(self._listener)
+        return True
+
+    def _begin(self, listener: socket.socket) -> None:
         self._server = uvicorn.Server(
             uvicorn.Config(
                 self.guard,
@@ -132,17 +169,16 @@ class HttpServer:
                 timeout_keep_alive=KEEP_ALIVE_S,
                 timeout_graceful_shutdown=STOP_S,
                 h11_max_incomplete_event_size=HEADER_BYTES,
+                callback_notify=self._beat,
+                timeout_notify=BEAT_S,
             )
         )
+        self.activity.mark()
+        # A thread that is given up must not close what its successor listens at.
         self._thread = threading.Thread(
-            target=self._serve, args=(self._server, listener), name="http", daemon=True
+            target=self._serve, args=(self._server, listener.dup()), name="http", daemon=True
         )
         self._thread.start()
-        threading.Thread(
-            target=self.history.run, args=(self._stop,), name="http-history", daemon=True
-        ).start()
-        log.info("status page at http://%s:%d/", self._config.host, self.port)
-        return True
 
     def close(self, timeout_s: float) -> None:
         """Stop; streams end."""
@@ -151,6 +187,12 @@ class HttpServer:
         if self._server is not None and self._thread is not None:
             self._server.should_exit = True
             self._thread.join(timeout_s)
+        if self._listener is not None:
+            self._listener.close()
+
+    async def _beat(self) -> None:
+        self.activity.mark()
+        stallpoint.hit("http")
 
     def _serve(self, server: uvicorn.Server, listener: socket.socket) -> None:
         with contextlib.suppress(OSError, AttributeError):

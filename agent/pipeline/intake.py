@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from agent.frame import Frame
 
+NS_PER_S = 1_000_000_000
+
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
@@ -143,6 +145,12 @@ class Intake:
         """How many frames wait."""
         with self._lock:
             return sum(len(box.waiting) for box in self._boxes.values())
+
+    def waiting_since(self) -> float | None:
+        """When the oldest of them was captured, monotonic seconds; None if none waits."""
+        with self._lock:
+            heads = [box.waiting[0].monotonic_ns for box in self._boxes.values() if box.waiting]
+        return min(heads) / NS_PER_S if heads else None
 
     def wake(self) -> None:
         """Have everyone who waits in `take` ask again whether he is still wanted."""

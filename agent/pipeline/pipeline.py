@@ -228,6 +228,10 @@ class Pipeline:
         """How many frames wait for a slot's model."""
         return self._intakes[slot].waiting()
 
+    def waiting_since(self, slot: str) -> float | None:
+        """When the oldest of them was captured, monotonic seconds; None if none waits."""
+        return self._intakes[slot].waiting_since()
+
     def stop(self) -> None:
         """Stop the cameras; what they have delivered is still analysed. Returns at once."""
         self._stopping = True

@@ -13,8 +13,10 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from agent import stallpoint
 from agent.pipeline.crew import Crew
 from agent.pipeline.tap import Tap
+from agent.progress import Activity
 from engines.errors import EngineError
 
 if TYPE_CHECKING:
@@ -71,6 +73,7 @@ class ModelRunner:
         model: what is loaded, or None.
         tap: where an onlooker may look at frames and their results.
         broken_by: what the engine that failed for good last said, or None.
+        loading: a model is being loaded, or its workers make ready.
     """
 
     def __init__(
@@ -89,6 +92,7 @@ class ModelRunner:
         self.model: LoadedModel | None = None
         self.tap = Tap()
         self.broken_by: str | None = None
+        self.loading = Activity()
         self._failure: str | None = None
         self._health: Health | None = None
         self._load = load
@@ -212,7 +216,10 @@ class ModelRunner:
 
     def _obtain(self, load: Callable[[], LoadedModel]) -> None:
         try:
-            self._take(load())
+            with self.loading:
+                stallpoint.hit("load")
+                model = load()
+            self._take(model)
         except EngineError as error:
             self._failure = str(error)
             raise
@@ -293,7 +300,7 @@ class ModelRunner:
         )
         crew.start()
         self._crews = (*(c for c in self._crews if not c.ended), crew)
-        with self._moved:
+        with self.loading, self._moved:
             self._moved.wait_for(lambda: crew.prepared)
         return crew
 

@@ -8,6 +8,7 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from agent.update.record import RESTING, State
 from agent.wire.buildstate import shortened
 from agent.wire.schema import UPDATE_STATE
 from agent.wire.updatestate import UpdateState, encode_update_state
@@ -102,6 +103,17 @@ class Teller:
         with self._lock:
             self._refusals[what] += 1
             self._last_refusal = f"{what}: {shortened(reason)}"
+
+    def under_way(self) -> list[str]:
+        """Slots whose update has not ended, and what it is at, for people."""
+        with self._lock:
+            told = [state for state, _ in self._told.values()]
+        return [
+            f"{state.slot}: {state.state.lower()}"
+            + (f" {state.percent:.0f} %" if state.total else "")
+            for state in told
+            if State(state.state) not in RESTING
+        ]
 
     def counters(self) -> dict[str, object]:
         """Plain values for telemetry: what was refused since the start, and why at last."""

@@ -12,6 +12,7 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
+from agent import stallpoint
 from agent.errors import BundleError, KeyStoreError, StoreError
 from agent.progress import Activity
 from agent.threads import ThreadGroup
@@ -170,6 +171,7 @@ class Updater:
     def _run(self) -> None:
         while not self._inbox.closed:
             with self.activity:
+                stallpoint.hit("updater")
                 self._turn()
             self._inbox.wait(LOOK_S if self._trouble is None else TROUBLE_S)
         self._steps.break_off(Stopped())

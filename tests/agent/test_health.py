@@ -45,7 +45,8 @@ class Told:
 class Vitals:
     def __init__(self):
         self.found = [Stage("publisher", None, 10.0)]
-        self.looks = [CameraLook("a", "online", "", 1, 0.1)]
+        self.looks = [CameraLook("a", "online", "", 1, 0.1, 0.05)]
+        self.updates = []
 
     def stages(self):
         return self.found
@@ -58,6 +59,9 @@ class Vitals:
 
     def troubles(self):
         return []
+
+    def updating(self):
+        return self.updates
 
     def queues(self):
         return {"frames": {"main": 1}}
@@ -78,6 +82,7 @@ class Ground:
             self.left.append,
             lambda: self.now,
         )
+        self.health.serving()
 
     def look(self, after_s=1.0):
         self.now += after_s
@@ -138,7 +143,7 @@ def test_a_stall_is_told_with_all_that_explains_it_and_ends_the_process(ground):
     assert data["age_s"] == 11.0
     assert data["queues"] == {"frames": {"main": 1}}
     assert data["engines"] == {"main": {"backend": "fake"}}
-    assert data["cameras"]["a"]["result_age_s"] == 0.1
+    assert data["cameras"]["a"] == {"state": "online", "frame_age_s": 0.05, "result_age_s": 0.1}
     assert any("test_health.py" in line for lines in data["stacks"].values() for line in lines)
     assert ground.left == []
     ground.look()
@@ -208,13 +213,101 @@ def test_cameras_that_ended_failed_or_answered_with_a_reason_are_not_awaited():
     ) == ["online0", "connecting0"]
 
 
-def test_the_status_line_says_what_matters():
+MANY_AWAY = (
+    "serving 1 of 6 cameras at 25.0 fps; "
+    "degraded: cam1: refused, cam2: refused, cam3: refused, 2 more cameras away"
+)
+
+
+@pytest.mark.parametrize(
+    ("states", "broker", "troubles", "updating", "line"),
+    [
+        (["online"], "", [], [], "serving 1 camera at 25.0 fps"),
+        (["online", "online"], "", [], [], "serving 2 cameras at 25.0 fps"),
+        ([], "", [], [], "serving no camera"),
+        (
+            ["online", "connecting"],
+            "",
+            [],
+            [],
+            "serving 1 of 2 cameras at 25.0 fps; degraded: cam1: refused",
+        ),
+        (
+            ["online"],
+            "refused",
+            ["model main stalled"],
+            [],
+            "serving 1 camera at 25.0 fps; degraded: model main stalled, no broker: refused",
+        ),
+        (["online", "ended"], "", [], [], "serving 1 of 2 cameras at 25.0 fps; 1 at its end"),
+        (
+            ["online"],
+            "",
+            [],
+            ["main: fetching 40 %"],
+            "serving 1 camera at 25.0 fps; updating main: fetching 40 %",
+        ),
+        (
+            ["online", *["stalled"] * 5],
+            "",
+            [],
+            [],
+            MANY_AWAY,
+        ),
+    ],
+)
+def test_the_status_line_says_what_is_served_then_what_is_wrong(
+    states, broker, troubles, updating, line
+):
     cameras = [
-        CameraLook("a", "online", "", 9, 0.1),
-        *(CameraLook(n, "connecting", "refused", 0, None) for n in "bcdef"),
+        CameraLook(f"cam{i}", state, "" if state == "online" else "refused", 9, 0.1)
+        for i, state in enumerate(states)
     ]
-    line = status_line(cameras, 24.96, "connection refused", ["main: degraded"])
-    assert line == (
-        "1 of 6 cameras online, 25.0 results/s; no broker: connection refused; b: refused; "
-        "c: refused; d: refused; 2 more cameras away; main: degraded"
-    )
+    assert status_line(cameras, 24.96, broker, troubles, updating) == line
+
+
+def test_the_start_is_told_step_by_step_and_then_the_end(ground):
+    ground.vitals.looks = [CameraLook(name, "online", "", 0, None) for name in "abcde"]
+    ground.health.starting("loading models")
+    ground.look()
+    ground.vitals.looks = [CameraLook("a", "online", "", 1, 0.0)]
+    ground.look()
+    ground.look()
+    ground.vitals.updates = ["main: canary"]
+    ground.look(6.0)
+    ground.health.stopping()
+    assert [text for _, text in ground.manager.take("status", "ready", "stopping")] == [
+        "starting: loading models",
+        "starting: waiting for the first result of a, b, c and 2 more",
+        "ready",
+        "serving 1 camera at 0.5 fps",
+        "serving 1 camera at 0.0 fps; updating main: canary",
+        "stopping: what waits is analysed, sent or kept",
+    ]
+
+
+def test_before_the_stages_run_a_stall_is_told_and_nothing_is_ready():
+    ground = Ground()
+    ground.health._serving = False
+    ground.health._awake_s -= 600
+    ground.vitals.found = [Stage("loading main", 121.0, 120.0)]
+    for _ in range(7):
+        ground.look()
+    assert ground.manager.take("ready", "alive") == []
+    assert ("stall", None) in ground.told.kinds()
+    assert ground.left == [EXIT_CODE]
+
+
+def test_what_is_not_essential_is_told_once_and_the_watchdog_goes_on(ground, caplog):
+    ground.health._awake_s -= 60
+    ground.vitals.found = [Stage("builder", 11.0, 10.0, essential=False)]
+    for _ in range(20):
+        ground.look()
+    assert len(ground.manager.take("alive")) == 20
+    assert [k for k in ground.told.kinds() if k[0] != "agent"] == [("stall", None)]
+    assert ground.left == []
+    assert ground.health.state()["stalled"] == ["builder"]
+    assert ground.health.state()["holding"] == []
+    logged = [r.getMessage() for r in caplog.records]
+    assert any('"queues": {"frames"' in line and '"engines"' in line for line in logged)
+    assert any("thread MainThread" in line and "test_health.py" in line for line in logged)

@@ -7,8 +7,8 @@ from agent.progress import Activity, Stage
 from agent.stallplan import MAX_RENEWALS, RENEWALS_WITHIN_S, StallPlan
 
 
-def stage(age_s, name="a", *, renewable=False):
-    return Stage(name, age_s, 10.0, (lambda: True) if renewable else None)
+def stage(age_s, name="a", *, renewable=False, essential=True):
+    return Stage(name, age_s, 10.0, (lambda: True) if renewable else None, essential=essential)
 
 
 def actions(plan, now, *stages):
@@ -25,6 +25,27 @@ def test_an_activity_is_as_old_as_its_last_mark_and_rests_between():
         activity.mark()
         assert activity.age_s == 0.0
     assert activity.age_s is None
+
+
+def test_what_has_a_deadline_of_its_own_ages_from_then():
+    now = [5.0]
+    activity = Activity(lambda: now[0])
+    activity.mark(100.0)
+    now[0] = 100.0
+    assert activity.age_s == 0.0
+    now[0] = 107.0
+    assert activity.age_s == 2.0
+
+
+def test_what_is_not_essential_is_told_begun_anew_and_never_ends_the_process():
+    plan = StallPlan(5)
+    assert actions(plan, 0, stage(11, renewable=True, essential=False)) == ["tell", "renew"]
+    assert plan.stalled == ("a",)
+    assert plan.holding == ()
+    assert actions(plan, 600, stage(611, renewable=True, essential=False)) == []
+    assert actions(plan, 600, stage(11, "b"), stage(611, essential=False)) == ["tell"]
+    assert plan.holding == ("b",)
+    assert actions(plan, 605, stage(16, "b"), stage(616, essential=False)) == ["exit"]
 
 
 def test_a_stage_at_rest_or_within_its_limit_is_left_alone():
