@@ -76,6 +76,8 @@ def settings(port: int, prefix: str, model: Path, cameras: dict, **mqtt: object)
         },
         "cameras": cameras,
         "models": {"main": {"path": str(model), "threads": 1}},
+        # Several agents run at once: only tests of the page open one, on a port of their own.
+        "http": {"enabled": False},
     }
 
 
