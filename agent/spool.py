@@ -2,9 +2,9 @@
 
 Whoever has a message hands it over without waiting. One thread owns the rest: it sends, and what
 the broker has not acknowledged within the flush interval is written to the disk, all of it in one
-transaction; what is acknowledged before that never costs the flash anything. After a restart what
-lies there is sent before anything newer. A disk that is full, read-only or damaged costs the
-durability, which is told and counted, and nothing else.
+transaction; what is acknowledged before that never costs the flash anything. What lies there is
+sent before anything newer, after a restart too, and while the disk cannot be written. A disk that
+is full, read-only or damaged costs the durability, which is told and counted, and nothing else.
 """
 
 from __future__ import annotations
@@ -206,30 +206,34 @@ class Spool:
         # The error itself is raised by `close`; until then the cameras go on.
         log.critical("the spool has ended by a mistake in it; nothing more is sent from it")
 
-    def _acknowledge(self, key: int) -> None:
+    def _acknowledge(self, ticket: int) -> None:
         with self._lock:
-            self._acks.append(key)
+            self._acks.append(ticket)
             self._wake()
 
     def _run(self) -> None:
         while True:
             self.activity.mark()
             stallpoint.hit("spool")
-            self._look_after_disk()
-            self._send()
-            self._flush()
+            self._turn()
             with self._lock:
                 if not self._woken and not self._ended():
                     self.activity.rest()
                     self._lock.wait(self._pause())
                     self.activity.mark()
                 self._woken = False
-                acks, self._acks = self._acks, []
-            self._settle(acks)
+            self._settle()
             if self._ended():
                 self._finish()
                 self.activity.rest()
                 return
+
+    def _turn(self) -> None:
+        # All there is to do at this moment.
+        self._settle()
+        self._look_after_disk()
+        self._send()
+        self._flush()
 
     def _look_after_disk(self) -> None:
         """Open the file if it is time, and let what is too old or too much go."""
@@ -253,7 +257,7 @@ class Spool:
 
     def _send(self) -> None:
         for overdue in self._window.overdue(connected=self._broker.connected):
-            if not self._publish(overdue, replay=True):
+            if not self._publish(overdue, self._window.ticket(overdue.key), replay=True):
                 return
             self._window.again(overdue.key)
         self._disk.gone.update(self._window.hopeless())
@@ -262,10 +266,11 @@ class Spool:
             if item is None:
                 return
             late = item.number < self._late_below
-            if not self._publish(item, replay=stored or item.replay or late):
+            ticket = self._window.ticket(item.key)
+            if not self._publish(item, ticket, replay=stored or item.replay or late):
                 return
             with self._lock:
-                self._window.sent(item, stored=stored)
+                self._window.sent(item, ticket, stored=stored)
                 if stored:
                     self._disk.sent(item)
                 else:
@@ -283,7 +288,7 @@ class Spool:
                 return item, False
         return None, False
 
-    def _publish(self, item: Item, *, replay: bool) -> bool:
+    def _publish(self, item: Item, ticket: int, *, replay: bool) -> bool:
         with self._lock:
             if not self._ready:
                 return False
@@ -304,7 +309,7 @@ class Spool:
             qos=1,
             schema=schema,
             expiry_s=expiry_s,
-            acknowledged=lambda: self._acknowledge(item.key),
+            acknowledged=lambda: self._acknowledge(ticket),
         )
         with self._lock:
             if taken:
@@ -315,7 +320,7 @@ class Spool:
 
     def _flush(self, *, all_: bool = False) -> None:
         with self._lock:
-            full = len(self._memory) >= FLUSH_MESSAGES
+            full = len(self._memory) >= FLUSH_MESSAGES and self._clock() >= self._disk.write_at
             if not (all_ or full or self._flush_in() <= 0):
                 return
             new = self._memory.all()
@@ -327,15 +332,16 @@ class Spool:
 
     def _flush_in(self) -> float:
         """Seconds until something must be written, or infinite; called under the lock."""
-        if not self._disk.usable:
-            return float("inf")
         oldest = filter(None, map(self._memory.first, PRIORITIES))
         since = [item.taken for item in (*oldest, *self._window.unwritten())]
         if self._disk.gone_since is not None:
             since.append(self._disk.gone_since)
-        return min(since, default=float("inf")) + self._settings.flush_interval_s - self._clock()
+        due_at = min(since, default=float("inf")) + self._settings.flush_interval_s
+        return max(due_at, self._disk.write_at) - self._clock()
 
-    def _settle(self, acks: list[int]) -> None:
+    def _settle(self) -> None:
+        with self._lock:
+            acks, self._acks = self._acks, []
         done = self._window.acknowledged(acks)
         self._disk.remove(key for key, stored in done if stored)
         with self._lock:

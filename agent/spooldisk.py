@@ -1,6 +1,7 @@
 """What the spool has on its disk, and what happens when the disk fails; used by one thread.
 
-No error leaves this module: a failure is told and counted, and tried again later.
+No error leaves this module: a failure is told and counted, and tried again later. A disk that is
+full or read-only can still be read: what is on it goes on being sent, before what is newer.
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ READ_AHEAD = 64
 """Items read at a time to be sent."""
 
 RETRY_S = 30.0
-"""A disk that failed is tried again after this."""
+"""A file that cannot be opened or read is tried again after this."""
+
+WRITE_RETRY_S = 5.0
+"""A disk that could not be written is tried again after this: it may be full for a moment only."""
 
 AGE_CHECK_S = 10.0
 
@@ -95,6 +99,9 @@ class Disk:
         self._failure = ""
         self._condemned: DamagedError | None = None
         self._replaced_at = -float("inf")
+        # When a change is worth a try again; in the past for ever while all is well.
+        self._write_at = -float("inf")
+        self._reopened = False
         self._counts: Counter[str] = Counter()
         self._ahead: dict[int, deque[Item]] = {}
         self._cursor: dict[int, int] = {}
@@ -103,9 +110,9 @@ class Disk:
         self._reset()
 
     @property
-    def usable(self) -> bool:
-        """True while the file can be used."""
-        return self._file is not None
+    def write_at(self) -> float:
+        """From when on a change is worth a try, by the monotonic clock; infinite without a file."""
+        return float("inf") if self._file is None else self._write_at
 
     @property
     def all_sent(self) -> bool:
@@ -118,8 +125,10 @@ class Disk:
         Returns:
             True if it is open now and was not.
         """
-        if self._path is None or self._file is not None or self._clock() < self._retry_at:
+        if self._path is None or self._clock() < self._open_at():
             return False
+        self.close()
+        self._file = None
         try:
             if self._condemned is None:
                 try:
@@ -136,31 +145,31 @@ class Disk:
             return False
         self._reset()
         self._more = set(PRIORITIES)
-        if self._failure:
-            self._failure = ""
-            self.tell("spool", "info", "the spool is on its disk again")
+        self._reopened = True
+        if self._write_at == -float("inf"):
+            self._well()
         return True
 
     def next(self, priority: int, spare: Collection[int]) -> Item | None:
         """The next item of a priority that is to be sent, which stays; None if there is none."""
-        ahead = self._ahead[priority]
-        if not ahead and priority in self._more and self._file is not None:
-            # Those on their way, and those to be deleted, do not count.
-            limit = READ_AHEAD + len(spare) + len(self.gone)
+        while not self._ahead[priority] and priority in self._more and self._file is not None:
             try:
-                rows = self._file.read(priority, self._cursor[priority], limit)
+                rows = self._file.read(priority, self._cursor[priority], READ_AHEAD)
             except StoreError as error:
                 self._fail(error, spare)
                 return None
-            ahead.extend(i for i in rows if i.key not in spare and i.key not in self.gone)
-            if len(rows) < limit:
+            if len(rows) < READ_AHEAD:
                 self._more.discard(priority)
-        return ahead[0] if ahead else None
+            if rows:
+                self._cursor[priority] = rows[-1].key
+            # Those on their way, and those to be deleted, are not sent from here.
+            left = (i for i in rows if i.key not in spare and i.key not in self.gone)
+            self._ahead[priority].extend(left)
+        return self._ahead[priority][0] if self._ahead[priority] else None
 
     def sent(self, item: Item) -> None:
         """The item that `next` gave was handed over."""
         self._ahead[item.priority].popleft()
-        self._cursor[item.priority] = item.key
 
     def remove(self, keys: Iterable[int]) -> None:
         """These are to be deleted at the next change."""
@@ -172,39 +181,41 @@ class Disk:
         """Write what is to be sent, and what is on its way; delete what is to be deleted.
 
         Returns:
-            False if nothing was written, because there is no disk at present.
+            False if nothing was written, because no disk can be written at present.
         """
-        if self._file is None or not (new or sent or self.gone):
+        if not (new or sent or self.gone):
             return False
-        try:
-            self._file.change([*sent, *new], self.gone)
-        except StoreError as error:
-            self._fail(error, window.keys())
+        if not self._write([*sent, *new], self.gone, window.keys()):
             return False
         self._counts["written"] += len(sent) + len(new)
         self._counts["transactions"] += 1
         self._more.update(item.priority for item in new)
         self.gone, self.gone_since = set(), None
         window.stored(stored=True)
+        if self._failure:
+            self._well()
         self._bound(window.keys())
         return True
 
     def tidy(self, spare: Collection[int]) -> None:
         """Let what is too old go, now and then."""
-        if self._file is None or self._clock() < self._age_at:
+        if self._file is None or self._clock() < max(self._age_at, self._write_at):
             return
         self._age_at = self._clock() + AGE_CHECK_S
         before = self._now() - self._settings.max_age_s
         try:
-            self._evict(self._file.too_old(before, PLAUSIBLE_S, spare), "age")
+            keys = self._file.too_old(before, PLAUSIBLE_S, {*spare, *self.gone})
         except StoreError as error:
             self._fail(error, spare)
+            return
+        self._evict(keys, "age", spare)
 
     def pause(self) -> float:
         """Seconds until there is something to do; infinite if there is not."""
-        if self._file is None:
-            return self._retry_at - self._clock()
-        return self._age_at - self._clock() if self._file.messages else float("inf")
+        age_at = float("inf")
+        if self._file is not None and self._file.messages:
+            age_at = max(self._age_at, self._write_at)
+        return min(age_at, self._open_at()) - self._clock()
 
     def counters(self) -> DiskCounters:
         """What happened since the start; from any thread."""
@@ -234,19 +245,59 @@ class Disk:
             return
         try:
             keys = file.surplus(settings.max_messages, settings.max_bytes, spare)
-            self._evict(keys, "space")
         except StoreError as error:
             self._fail(error, spare)
-
-    def _evict(self, keys: list[int], cause: str) -> None:
-        if not keys or self._file is None:
             return
-        self._file.change((), keys)
+        self._evict(keys, "space", spare)
+
+    def _evict(self, keys: list[int], cause: str, spare: Collection[int]) -> None:
+        if not keys or not self._write([], keys, spare):
+            return
         self._dropped[cause] += len(keys)
         gone = set(keys)
         for priority in {key >> NUMBER_BITS for key in gone}:
             kept = [item for item in self._ahead[priority] if item.key not in gone]
             self._ahead[priority] = deque(kept)
+
+    def _write(self, add: list[Item], remove: Collection[int], spare: Collection[int]) -> bool:
+        """Change the file; False if that failed, or if there is none."""
+        if self._file is None:
+            return False
+        try:
+            self._file.change(add, remove)
+        except DamagedError as error:
+            self._fail(error, spare)
+            return False
+        except StoreError as error:
+            # What is on it can still be read, and goes out before anything newer.
+            self._counts["failures"] += 1
+            self._write_at = self._clock() + WRITE_RETRY_S
+            self._reopened = False
+            self._blame(error)
+            return False
+        return True
+
+    def _open_at(self) -> float:
+        """When the file is to be opened, by the monotonic clock."""
+        if self._file is None:
+            return self._retry_at
+        # A disk that was taken away and put back is found again only by opening the file anew. That
+        # may fail, so nothing that is still to be sent may be on it.
+        stuck = self._write_at > -float("inf") and not self._reopened and self.all_sent
+        return self._write_at if stuck else float("inf")
+
+    def _well(self) -> None:
+        """Opened again, or written again."""
+        self._write_at = -float("inf")
+        if self._failure:
+            self._failure = ""
+            self.tell("spool", "info", "the spool is on its disk again")
+
+    def _blame(self, error: StoreError) -> None:
+        first, self._failure = not self._failure, str(error)
+        if first:
+            what = f"the spool cannot use its disk: {error}; what is new is kept in memory"
+            self.tell("spool", "warning", what)
 
     def _reset(self) -> None:
         """What is to be sent is looked for from the beginning."""
@@ -261,18 +312,17 @@ class Disk:
         self.close()
         self._file = None
         self._reset()
+        self._write_at = -float("inf")
         now = self._clock()
-        first, self._failure = not self._failure, str(error)
         self._retry_at = now + RETRY_S
         if isinstance(error, DamagedError):
             self._condemned = error
             self._dropped["damage"] += max(0, lost - len(spare))
             if now - self._replaced_at >= RETRY_S:
-                self._retry_at = now
+                # A fresh file may do at once; that tells of the damage.
+                self._failure, self._retry_at = self._failure or str(error), now
                 return
-        if first:
-            what = f"the spool cannot use its disk: {error}; what waits is kept in memory"
-            self.tell("spool", "warning", what)
+        self._blame(error)
 
     def _replace(self, path: Path, error: DamagedError, window: Window) -> None:
         aside = set_aside(path)

@@ -7,6 +7,7 @@ answer, or refuses, is offered again a few times and then given up: it may never
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ MAX_OFFERS = 5
 @dataclass(slots=True)
 class _Sent:
     item: Item
+    ticket: int
     stored: bool
     since: float
     offers: int = 1
@@ -45,6 +47,9 @@ class Window:
         self.given_up = 0
         self._clock = clock
         self._sent: dict[int, _Sent] = {}
+        # Keys may change while a message is on its way, tickets do not.
+        self._tickets = count()
+        self._keys: dict[int, int] = {}
 
     @property
     def room(self) -> int:
@@ -55,9 +60,15 @@ class Window:
         """Of everything on its way."""
         return self._sent.keys()
 
-    def sent(self, item: Item, *, stored: bool) -> None:
+    def ticket(self, key: int) -> int:
+        """What an acknowledgement of a message is to name: its own, or one for a new one."""
+        entry = self._sent.get(key)
+        return next(self._tickets) if entry is None else entry.ticket
+
+    def sent(self, item: Item, ticket: int, *, stored: bool) -> None:
         """A message was handed over; `stored`: it is on the disk."""
-        self._sent[item.key] = _Sent(item, stored, self._clock())
+        self._sent[item.key] = _Sent(item, ticket, stored, self._clock())
+        self._keys[ticket] = item.key
 
     def again(self, key: int) -> None:
         """A message was handed over once more."""
@@ -74,21 +85,22 @@ class Window:
             entry.stored = stored
 
     def shift(self, numbers: int) -> None:
-        """Give what is on no disk higher numbers; acknowledgements of the old ones are lost."""
+        """Give what is on no disk higher numbers."""
         entries = list(self._sent.values())
         for entry in entries:
             if not entry.stored:
                 entry.item = replace(entry.item, key=entry.item.key + numbers)
         self._sent = {entry.item.key: entry for entry in entries}
+        self._keys = {entry.ticket: entry.item.key for entry in entries}
 
-    def acknowledged(self, keys: Iterable[int]) -> list[tuple[int, bool]]:
+    def acknowledged(self, tickets: Iterable[int]) -> list[tuple[int, bool]]:
         """The broker has these.
 
         Returns:
-            Those that were still on their way, and whether each is on the disk.
+            Keys of those that were still on their way, and whether each is on the disk.
         """
-        found = [(key, self._sent.pop(key, None)) for key in keys]
-        return [(key, entry.stored) for key, entry in found if entry is not None]
+        keys = [self._keys.pop(ticket) for ticket in tickets if ticket in self._keys]
+        return [(key, self._sent.pop(key).stored) for key in keys]
 
     def overdue(self, *, connected: bool) -> list[Item]:
         """What is to be offered again."""
@@ -117,7 +129,7 @@ class Window:
             if entry.offers >= MAX_OFFERS and now - entry.since >= RESEND_S
         }
         for key in out:
-            del self._sent[key]
+            del self._keys[self._sent.pop(key).ticket]
         self.given_up += len(out)
         return [key for key, stored in out.items() if stored]
 

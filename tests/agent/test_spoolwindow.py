@@ -8,7 +8,7 @@ def test_what_is_never_acknowledged_is_offered_a_few_times_and_given_up():
     now = [0.0]
     window = Window(lambda: now[0])
     item = Item(7, "b", "", 7, 0, False, 0.0, b"")
-    window.sent(item, stored=True)
+    window.sent(item, 3, stored=True)
     offers = 1
     while window.keys():
         now[0] += RESEND_S
@@ -22,7 +22,7 @@ def test_what_is_never_acknowledged_is_offered_a_few_times_and_given_up():
 def test_time_without_a_connection_does_not_count():
     now = [0.0]
     window = Window(lambda: now[0])
-    window.sent(Item(7, "b", "", 7, 0, False, 0.0, b""), stored=False)
+    window.sent(Item(7, "b", "", 7, 0, False, 0.0, b""), 7, stored=False)
     for _ in range(20):
         now[0] += RESEND_S
         assert window.overdue(connected=False) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import signal
 import subprocess
@@ -174,7 +175,7 @@ def whats(link: AckLink) -> list[str]:
 def test_a_full_disk_costs_only_the_durability_and_is_used_again_once_there_is_room(
     disk, monkeypatch
 ):
-    monkeypatch.setattr("agent.spooldisk.RETRY_S", 0.2)
+    monkeypatch.setattr("agent.spooldisk.WRITE_RETRY_S", 0.2)
     ballast = disk.folder / "ballast"
     ballast.write_bytes(bytes(3_600_000))
     link = AckLink(connected=False)
@@ -189,6 +190,26 @@ def test_a_full_disk_costs_only_the_durability_and_is_used_again_once_there_is_r
     assert whats(link) == [f"event {n}" for n in range(400)]
     assert [e.severity for e in events.recent() if e.kind == "spool"] == ["warning", "info"]
     spool.close(1)
+
+
+def test_after_a_restart_on_a_full_disk_what_is_on_it_is_sent_before_what_is_new(disk):
+    away = AckLink(connected=False)
+    first, _ = started(away, disk.folder / "spool")
+    tell(first, 100)
+    until(lambda: first.counters()["disk_messages"] == 100)
+    first.close(0)
+    with contextlib.suppress(OSError), (disk.folder / "ballast").open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    link = AckLink(connected=False)
+    second, _ = started(link, disk.folder / "spool")
+    tell(second, 20)
+    until(lambda: second.counters()["failures"])
+    assert second.counters()["disk_messages"] == 100
+    link.connect()
+    link.wait_for(121)
+    assert whats(link) == [f"event {n}" for n in (*range(100), *range(20))]
+    second.close(1)
 
 
 def test_a_disk_that_becomes_read_only_costs_only_the_durability(disk):
