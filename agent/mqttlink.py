@@ -11,13 +11,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import Counter
 from typing import TYPE_CHECKING
 
 from agent import stallpoint
 from agent.backoff import Backoff
 from agent.errors import AgentError
 from agent.mqttconnect import connect
+from agent.mqttcounts import LinkCounts
 from agent.mqttmessage import Handlers, Message
 from agent.mqttpaho import MAX_INCOMING_BYTES
 from agent.mqttqueue import MAX_WAITING, SendQueue
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from agent.config import MqttConfig
+    from agent.mqttcounts import Cause
     from agent.mqttqueue import Entry
     from agent.mqttsession import Session
 
@@ -88,7 +89,7 @@ class Link:
         self._subscriptions = Subscriptions()
         self._listeners: list[Callable[[], None]] = []
         self._refused = False
-        self._counts: Counter[str] = Counter()
+        self._counts = LinkCounts()
         self._session: Session | None = None
         self._up = False
         self._spoke_5 = False
@@ -186,19 +187,8 @@ class Link:
     def counters(self) -> dict[str, object]:
         """Plain values for telemetry: what happened since the start."""
         with self._lock:
-            counts = dict(self._counts)
             waiting = self._queue.load
-        return {
-            "connects": counts.get("connects", 0),
-            "disconnects": counts.get("disconnects", 0),
-            "failures": counts.get("failures", 0),
-            "sent": counts.get("sent", 0),
-            "acknowledged": counts.get("acknowledged", 0),
-            "refused": counts.get("refused", 0),
-            "too_large": counts.get("too_large", 0),
-            "given_up": counts.get("given_up", 0),
-            "waiting": waiting,
-        }
+        return {**self._counts.told(), "waiting": waiting}
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until everything taken is sent, and acknowledged where it is to be.
@@ -238,6 +228,7 @@ class Link:
                 self._note_failure(str(error))
             except Exception:
                 # A bug in a callback or the library must not end all publishing.
+                self._counts.note("failures")
                 log.exception("the connection to the broker failed; it is made anew")
             self.activity.rest()
             if time.monotonic() - began >= STABLE_S:
@@ -268,8 +259,7 @@ class Link:
             self._end(session)
 
     def _note_failure(self, reason: str) -> None:
-        with self._lock:
-            self._counts["failures"] += 1
+        self._counts.note("failures")
         self._failures += 1
         # A broker that is away for a day is told once, not thousands of times.
         level = logging.DEBUG if reason == self.reason else logging.WARNING
@@ -280,7 +270,7 @@ class Link:
         with self._lock:
             self._subscriptions.connected()
             self._session, self._up = session, True
-            self._counts["connects"] += 1
+            self._counts.note("connects")
             self._refused = True
             self._lock.notify_all()
         self._spoke_5 = session.version == "5"
@@ -294,7 +284,7 @@ class Link:
             # After a goodbye the broker forgets the will, which says what was left unsaid.
             goodbye = self._all_sent()
             self._session, self._up = None, False
-            self._counts["disconnects"] += 1
+            self._counts.note("disconnects")
             self._queue.disconnected()
             self._lock.notify_all()
         session.close(goodbye=goodbye)
@@ -354,17 +344,16 @@ class Link:
         entry.sends += 1
         packet_id = session.publish(message)
         with self._lock:
-            self._counts["sent"] += 1
+            self._counts.note("sent")
             if session.awaits_acknowledgement(message):
                 self._queue.sent(packet_id)
             else:
                 self._queue.done()
 
-    def _drop(self, cause: str, message: Message, why: str, remove: Callable[[], None]) -> None:
+    def _drop(self, cause: Cause, message: Message, why: str, remove: Callable[[], None]) -> None:
         with self._lock:
             remove()
-            self._counts[cause] += 1
-            first = self._counts[cause] == 1
+            first = self._counts.note(cause)
         level = logging.WARNING if first else logging.DEBUG
         size = len(message.payload)
         log.log(level, "a message of %d bytes on %s %s: dropped", size, message.topic, why)
@@ -389,8 +378,7 @@ class Link:
             message = self._queue.acknowledged(mid)
             if message is None:
                 return
-            self._counts["refused" if refusal else "acknowledged"] += 1
-            first = self._counts["refused"] == 1
+            first = self._counts.note("refused" if refusal else "acknowledged")
         if message.acknowledged is not None and not refusal:
             message.acknowledged()
         if refusal:
