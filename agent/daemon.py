@@ -227,9 +227,11 @@ class Agent:
     def reasons(self) -> list[str]:
         """See `agent.herald.Told`."""
         reasons = [r.reason for r in self._pipeline.runners.values() if r.reason]
-        if self._updates is not None and self._updates.reason is not None:
-            reasons.append(self._updates.reason)
-        return [*reasons, *self._reloader.troubles]
+        return [*reasons, *self._troubles()]
+
+    def _troubles(self) -> list[str]:
+        told = None if self._updates is None else self._updates.reason
+        return [*([told] if told else []), *self._reloader.troubles]
 
     def _open_page(self, settings: HttpConfig) -> None:
         # Only agents that listen pay for what a server needs.
@@ -246,6 +248,7 @@ class Agent:
             events=self._events,
             state=None if self._updates is None else state_folder(self._config),
             watched=self._watch.state,
+            troubles=self._troubles,
             **self._figures.looks(),
         )
         server = HttpServer(settings, sources)

@@ -83,12 +83,17 @@ class Figures:
         return {
             # A look of its own: shares of the processor are since the look before.
             "host": HostProbe().look,
-            "broker": lambda: {"connected": self._client.connected, **self._client.counters()},
+            "broker": self._broker,
             "publisher": self._publisher.counters,
             "spool": self._spool.counters,
             "governor": self._governor.state,
             "updates": self._update_counts,
         }
+
+    def _broker(self) -> dict[str, Any]:
+        reason = self._client.reason
+        told = {"connected": self._client.connected, **self._client.counters()}
+        return {**told, "reason": reason} if reason else told
 
     def _update_counts(self) -> dict[str, Any] | None:
         return None if self._updates is None else self._updates.counters()

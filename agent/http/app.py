@@ -13,8 +13,11 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from agent.http.guard import KNOWN
+from agent.http.verdict import reasons
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
@@ -39,6 +42,7 @@ SEND_TIMEOUT_S = 10.0
 PAGE = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/page.css": ("page.css", "text/css; charset=utf-8"),
+    "/draw.js": ("draw.js", "text/javascript; charset=utf-8"),
     "/page.js": ("page.js", "text/javascript; charset=utf-8"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
@@ -52,13 +56,22 @@ class App:
         history: points of the plots.
         live: pictures.
         metrics: for Prometheus.
+        wall: seconds since the epoch.
     """
 
-    def __init__(self, sources: Sources, history: History, live: Live, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        sources: Sources,
+        history: History,
+        live: Live,
+        metrics: Metrics,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
         self._sources = sources
         self._history = history
         self._live = live
         self._metrics = metrics
+        self._wall = wall
         folder = resources.files("agent.http") / "page"
         pages = [
             Route(path, functools.partial(_page, (folder / name).read_bytes(), kind))
@@ -79,18 +92,13 @@ class App:
 
     def health(self) -> dict[str, Any]:
         """Whether everything makes progress, and whether the agent serves."""
-        told = self._sources.health()
-        if told is not None:
-            return dict(told)
-        cameras, models = self._sources.cameras(), self._sources.models()
-        reasons = [
-            f"camera {name}: {c.get('reason') or c.get('state')}"
-            for name, c in cameras.items()
-            if c.get("state") not in ("online", "disabled", "ended")
-        ]
-        reasons += [f"model {slot}: {m['reason']}" for slot, m in models.items() if m.get("reason")]
-        loaded = all(m.get("name") for m in models.values())
-        return {"healthy": True, "ready": loaded and not reasons, "reasons": reasons}
+        seen = self._sources.health()
+        stalled = [str(stage) for stage in seen.get("stalled", ())]
+        return {
+            "healthy": not stalled,
+            "ready": bool(seen.get("ready")),
+            "reasons": reasons(self._sources, stalled),
+        }
 
     def status(self) -> dict[str, Any]:
         """Everything that the page shows but pictures and plots."""
@@ -103,7 +111,7 @@ class App:
         status: dict[str, Any] = {
             "schema": SCHEMA,
             **sources.identity(),
-            "ts": time.time(),
+            "ts": self._wall(),
             "health": self.health(),
             "cameras": cameras,
             "models": {slot: dict(model) for slot, model in sources.models().items()},
@@ -125,13 +133,14 @@ class App:
         """Pictures."""
         return self._live
 
-    async def _healthz(self, _request: Request) -> Response:
+    async def _healthz(self, request: Request) -> Response:
         health = await run_in_threadpool(self.health)
-        return _word(healthy=bool(health["healthy"]), good="ok", bad="a stage makes no progress")
+        bad = "a stage makes no progress"
+        return _word(request, health, healthy=health["healthy"], good="ok", bad=bad)
 
-    async def _readyz(self, _request: Request) -> Response:
+    async def _readyz(self, request: Request) -> Response:
         health = await run_in_threadpool(self.health)
-        return _word(healthy=bool(health["ready"]), good="ready", bad="not ready")
+        return _word(request, health, healthy=health["ready"], good="ready", bad="not ready")
 
     async def _tell_metrics(self, _request: Request) -> Response:
         text = await run_in_threadpool(self._metrics.text)
@@ -227,8 +236,16 @@ async def _page(body: bytes, kind: str, _request: Request) -> Response:
     return Response(body, headers={"Content-Type": kind})
 
 
-def _word(*, healthy: bool, good: str, bad: str) -> Response:
-    return PlainTextResponse((good if healthy else bad) + "\n", 200 if healthy else 503)
+def _word(
+    request: Request, health: Mapping[str, Any], *, healthy: bool, good: str, bad: str
+) -> Response:
+    if healthy:
+        return PlainTextResponse(good + "\n")
+    lines = [bad]
+    if request.scope.get(KNOWN):
+        # Addresses of cameras are nothing for a reader without a token.
+        lines += health["reasons"]
+    return PlainTextResponse("\n".join(lines) + "\n", 503)
 
 
 def _counts(stats: Any) -> Mapping[str, Any]:

@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 
 COOKIE = "vigia"
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
-"""For probes of a service manager, which hold no token; they tell nothing but a word."""
+"""For probes of a service manager, which hold no token; they are told nothing but a word."""
+
+KNOWN = "vigia.known"
+"""In a scope: whether the reader gave the token, or none is asked."""
 
 MAX_QUERY = 2048
 """Bytes of a query."""
@@ -79,7 +82,9 @@ class Guard:
                     headers.setdefault(name, value)
             await send(message)
 
-        refusal = self._refusal(scope, Headers(scope=scope))
+        headers = Headers(scope=scope)
+        scope[KNOWN] = self._knows(headers)
+        refusal = self._refusal(scope, headers)
         await (refusal or self._app)(scope, receive, sealed)
 
     def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
@@ -92,17 +97,20 @@ class Guard:
         site = headers.get("sec-fetch-site", "none")
         if site not in ("none", "same-origin") and headers.get("sec-fetch-mode") != "navigate":
             return self._refuse("site", 403, "another page may not read this one")
-        if self._token is None or scope["path"] in OPEN_PATHS or scope["path"] == "/page.css":
+        if scope[KNOWN] or scope["path"] in OPEN_PATHS or scope["path"] == "/page.css":
             return None
         return self._unknown(scope, headers)
 
-    def _unknown(self, scope: Scope, headers: Headers) -> Response | None:
-        assert self._token is not None
+    def _knows(self, headers: Headers) -> bool:
+        if self._token is None:
+            return True
         kind, _, given = headers.get("authorization", "").partition(" ")
         if kind.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), self._token):
-            return None
-        if hmac.compare_digest(_cookie(headers).encode(), self._pass().encode()):
-            return None
+            return True
+        return hmac.compare_digest(_cookie(headers).encode(), self._pass().encode())
+
+    def _unknown(self, scope: Scope, headers: Headers) -> Response:
+        assert self._token is not None
         query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         asked = dict(query).get("token", "").encode()
         if hmac.compare_digest(asked, self._token):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import threading
 import time
 from dataclasses import asdict
@@ -13,7 +14,7 @@ from agent.errors import StoreError
 from agent.http.ports import Sources
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
     from agent.capture.camera import Camera
@@ -30,7 +31,7 @@ LOOK_EVERY_S = 2.0
 """The file of updates is read no more often."""
 
 
-def sources_of(  # noqa: C901 - a list of what there is
+def sources_of(
     *,
     device: str,
     boot: str,
@@ -41,6 +42,7 @@ def sources_of(  # noqa: C901 - a list of what there is
     events: Events,
     state: Path | None,
     watched: Callable[[], Mapping[str, Any]] | None = None,
+    troubles: Callable[[], Iterable[str]] = tuple,
     **parts: Look,
 ) -> Sources:
     """Everything there is.
@@ -55,6 +57,7 @@ def sources_of(  # noqa: C901 - a list of what there is
         events: of the agent.
         state: folder of the state of updates; None where there are none.
         watched: how the agent's watch over its stages sees them: ready, status, stalled.
+        troubles: as `agent.http.ports.Sources` has them.
         parts: host, broker, publisher, spool, governor, updates, as
             `agent.http.ports.Sources` has them.
     """
@@ -87,20 +90,8 @@ def sources_of(  # noqa: C901 - a list of what there is
             for slot, held in slots.items()
         }
 
-    def health() -> dict[str, Any] | None:
-        seen = None if watched is None else watched()
-        if seen is None:
-            return None
-        stalled = [str(stage) for stage in seen.get("stalled", ())]
-        lost = [
-            f"camera {name}: {camera['reason'] or camera['state']}"
-            for name, camera in cameras().items()
-            if camera["state"] not in ("online", "disabled", "ended")
-        ]
-        flagged = [f"model {s}: {m['reason']}" for s, m in models().items() if m.get("reason")]
-        reasons = [*(f"{stage} makes no progress" for stage in stalled), *lost, *flagged]
-        ready = bool(seen.get("ready"))
-        return {"healthy": not stalled, "ready": ready, "reasons": reasons}
+    def health() -> Mapping[str, Any]:
+        return {"ready": True, "stalled": ()} if watched is None else watched()
 
     def show(watcher: Show | None) -> None:
         for runner in list(pipeline.runners.values()):
@@ -118,6 +109,7 @@ def sources_of(  # noqa: C901 - a list of what there is
         stats=pipeline.stats.counted,
         models=models,
         health=health,
+        troubles=troubles,
         events=recent,
         event_counts=events.counters,
         history=log.history,
@@ -131,7 +123,9 @@ def _model(pipeline: Pipeline, slot: str, held: ModelSlot) -> dict[str, Any]:
     entry: dict[str, Any] = {}
     if runner is not None:
         entry |= {"reason": runner.reason or "", "waiting": pipeline.waiting(slot)}
-        entry["busy_s"] = runner.busy_s
+        since = pipeline.waiting_since(slot)
+        waiting_s = None if since is None else max(0.0, time.monotonic() - since)
+        entry |= {"waiting_s": waiting_s, "busy_s": runner.busy_s}
         if runner.model is not None:
             ref = asdict(runner.model.ref)
             ref.pop("slot")
@@ -139,6 +133,12 @@ def _model(pipeline: Pipeline, slot: str, held: ModelSlot) -> dict[str, Any]:
     if held.state is not None:
         entry["build"] = held.state.as_dict()
     return entry
+
+
+def _figures(text: str) -> Mapping[str, Any]:
+    """What gate, shadow and canary measured; the updater writes JSON objects."""
+    figures: Mapping[str, Any] = json.loads(text)
+    return figures
 
 
 class _UpdateLog:
@@ -183,6 +183,7 @@ class _UpdateLog:
                     "version": past.version,
                     "reason": past.reason,
                     "changed": past.changed,
+                    "figures": _figures(past.figures),
                 }
                 for past in reader.history(HISTORY)
             ]
@@ -192,6 +193,8 @@ class _UpdateLog:
                         "state": record.state.value,
                         "version": record.version,
                         "reason": record.reason,
+                        "changed": record.changed,
+                        "figures": _figures(record.figures),
                     }
                 }
                 for record in reader.records()

@@ -29,6 +29,14 @@ def _no_events() -> tuple[Values, ...]:
     return ()
 
 
+def _no_troubles() -> tuple[str, ...]:
+    return ()
+
+
+def _progress() -> Values:
+    return {"ready": True, "stalled": ()}
+
+
 def _no_show(_show: Show | None) -> None:
     return
 
@@ -41,14 +49,16 @@ class Sources:
         identity: device, boot, version, started (seconds since the epoch).
         cameras: by name: state, reason, since, attempts, model.
         stats: counts and histograms by camera since the start; copies.
-        models: by slot: name, digest, backend, precision, reason, build, waiting.
-        health: healthy, ready, reasons; None: told from cameras and models.
+        models: by slot: name, digest, backend, precision, reason, build, update, waiting,
+            waiting_s and busy_s.
+        health: ready; stalled: stages that make no progress.
+        troubles: what is wrong with settings and updates.
         host: load of the machine.
-        broker: connected, and counters.
+        broker: connected, reason if it is not, and counters.
         publisher, spool, governor, updates: as telemetry has them.
         events: the newest, oldest first: ts, kind, severity, what.
         event_counts: by kind.
-        history: updates that ended, newest first.
+        history: updates that ended, newest first: slot, state, version, reason, changed, figures.
         show: have every analysed frame shown to a function, or to none any more.
     """
 
@@ -56,7 +66,8 @@ class Sources:
     cameras: Callable[[], Mapping[str, Values]]
     stats: Callable[[], Mapping[str, CameraStats]]
     models: Callable[[], Mapping[str, Values]]
-    health: Look = nothing
+    health: Callable[[], Values] = _progress
+    troubles: Callable[[], Iterable[str]] = _no_troubles
     host: Look = nothing
     broker: Look = nothing
     publisher: Look = nothing

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import subprocess
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.fakes.adversary import Stand
+from tests.integration import browser
 from tests.integration.agents import Agents
 from tests.integration.certificates import Authority, Pair
 from tests.integration.mosquitto import Mosquitto, binary
@@ -146,3 +148,16 @@ def _passwords(file: Path) -> Path:
     for user in (USER, READ_ONLY_USER):
         subprocess.run(["mosquitto_passwd", "-b", file, user, PASSWORD], check=True)
     return file
+
+
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[browser.Browser]:
+    """A real browser; absent, the test is skipped, but not under CI=true."""
+    command = browser.find()
+    if command is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("no Chromium; install the Debian package chromium")
+        pytest.skip("no Chromium; install the Debian package chromium")
+    running = browser.Browser(command, tmp_path_factory.mktemp("browser"))
+    yield running
+    running.close()

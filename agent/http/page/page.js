@@ -1,81 +1,17 @@
 "use strict";
 // Asks for the state every two seconds, for pictures as fast as they come, and only while seen.
 const EVERY_MS = 2000;
-const POINTS = 300;
 const LATE_MS = 8000;
-const byId = (id) => document.getElementById(id);
 const points = [];
 let lastPoint = 0;
 let boot = "";
 let pictures = new Map();
 
-function make(tag, attributes = {}, ...children) {
-  const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (name === "class") node.className = value;
-    else node.setAttribute(name, value);
-  }
-  // Texts become text nodes: nothing that a device says is ever read as HTML.
-  node.append(...children.filter((c) => c !== null && c !== undefined && c !== ""));
-  return node;
-}
-
-const number = (value, digits = 0) =>
-  value === undefined || value === null ? "–" : Number(value).toLocaleString("en", { maximumFractionDigits: digits });
-
-function bytes(value) {
-  if (value === undefined) return "–";
-  const units = ["B", "KB", "MB", "GB", "TB"];
-  let unit = 0;
-  while (value >= 1000 && unit < units.length - 1) { value /= 1000; unit += 1; }
-  return `${number(value, value < 10 && unit ? 1 : 0)} ${units[unit]}`;
-}
-
-function duration(seconds) {
-  if (!(seconds >= 0)) return "–";
-  if (seconds < 90) return `${Math.round(seconds)} s`;
-  if (seconds < 5400) return `${Math.round(seconds / 60)} min`;
-  if (seconds < 129600) return `${number(seconds / 3600, 1)} h`;
-  return `${Math.round(seconds / 86400)} days`;
-}
-
-function clock(ts) {
-  const when = new Date(ts * 1000);
-  const today = when.toDateString() === new Date().toDateString();
-  return make("time", { datetime: when.toISOString(), title: when.toLocaleString() },
-    today ? when.toLocaleTimeString("en-GB") : when.toLocaleDateString("en-GB", { day: "numeric", month: "short" }));
-}
-
-function line(values, top) {
-  let path = "", pen = "M";
-  values.forEach((value, i) => {
-    if (value === undefined) { pen = "M"; return; }
-    path += `${pen}${((POINTS - values.length + i) / (POINTS - 1) * 300).toFixed(1)} ${(44 - value / top * 40).toFixed(1)}`;
-    pen = "L";
-  });
-  return path;
-}
-
-function plot(series) {
-  const space = "http://www.w3.org/2000/svg";
-  const svg = document.createElementNS(space, "svg");
-  svg.setAttribute("viewBox", "0 0 300 46");
-  svg.setAttribute("preserveAspectRatio", "none");
-  svg.setAttribute("aria-hidden", "true");
-  const top = Math.max(1, ...series.flatMap(([, values]) => values.filter((v) => v !== undefined))) * 1.05;
-  for (const [kind, path] of [["base", "M0 45L300 45"], ...series.map(([k, v]) => [k, line(v, top)])]) {
-    const node = document.createElementNS(space, "path");
-    node.setAttribute("class", kind);
-    node.setAttribute("d", path);
-    svg.append(node);
-  }
-  return svg;
-}
-
 const CAMERA = { online: "good", connecting: "warn", stalled: "bad", failed: "bad", disabled: "calm", ended: "calm" };
 const SEVERITY = { info: "calm", warning: "warn", error: "bad" };
 const OUTCOME = { COMMITTED: "good", REJECTED: "bad", ROLLED_BACK: "warn", IDLE: "calm" };
-const words = (text) => String(text).toLowerCase().replaceAll("_", " ");
+const DOING = { OFFERED: "looked up", TRUSTED: "checked", FETCHING: "fetched", SEALED: "opened", BUILDING: "built",
+  GATING: "judged on its golden set", SHADOWING: "compared on live frames", CANARY: "tried out" };
 
 const seen = new IntersectionObserver((entries) => {
   for (const entry of entries) {
@@ -105,6 +41,7 @@ async function follow(picture) {
 
 function enlarge(name) {
   byId("large-name").textContent = name;
+  byId("large-picture").alt = `Live picture of ${name}, large`;
   byId("large-picture").src = `/live/${encodeURIComponent(name)}`;
   byId("large").showModal();
 }
@@ -114,105 +51,157 @@ function card(name) {
   const text = make("span", {}, "waiting for a picture");
   const button = make("button", { class: "picture", "aria-label": `Enlarge ${name}`, "data-camera": name }, image, text);
   const body = make("div", { class: "pad" });
-  const picture = { name, image, text, button, body, node: make("article", { class: "card", "data-name": name }, button, body), number: 0, seen: false, online: false, busy: false };
+  const picture = { name, image, text, button, body, node: make("article", { class: "card", "data-name": name, "aria-label": `Camera ${name}` }, button, body), number: 0, seen: false, online: false, busy: false };
   button.addEventListener("click", () => { if (picture.online) enlarge(name); });
   seen.observe(button);
   return picture;
 }
 
-function showCameras(cameras) {
+function plots(name, camera) {
+  const series = (key) => points.map((p) => (p.cameras[name] || {})[key]);
+  const latency = camera.p95 === undefined ? make("b", {}, "–") : make("span", {}, make("b", {}, `${number(camera.p50)} ms`), make("span", { class: "second" }, ` 95 %: ${number(camera.p95)}`));
+  return make("div", { class: "plots" },
+    make("figure", {}, make("figcaption", {}, "frames a second", make("b", {}, number(camera.fps, 1))), plot([["a", series("fps")]])),
+    make("figure", {}, make("figcaption", {}, "latency", latency), plot([["a", series("p50")], ["b", series("p95")]])));
+}
+
+function showCamera(name, camera, now) {
+  const picture = pictures.get(name), kind = CAMERA[camera.state] || "calm", off = camera.state === "disabled";
+  picture.online = camera.state === "online";
+  picture.button.classList.toggle("lost", !picture.online);
+  picture.button.disabled = !picture.online;
+  picture.text.textContent = picture.online ? "waiting for a picture" : off ? "switched off" : "no picture";
+  const drops = Object.entries(camera.drops || {});
+  const lost = drops.reduce((sum, [, count]) => sum + count, 0);
+  const age = camera.since === undefined || picture.online ? "" : `, for ${duration(now - camera.since)}`;
+  picture.body.replaceChildren(
+    make("div", { class: "row" }, make("h3", {}, name), make("span", { class: `pill ${kind}` }, words(camera.state) + age)),
+    camera.reason ? make("p", { class: `why ${kind}` }, camera.reason) : "",
+    off ? "" : plots(name, camera),
+    make("p", { class: "soft" }, `model ${camera.model || "–"} · ${number(camera.results)} frames`, lost ? ` · ${number(lost)} left out (${drops.map(([cause, count]) => `${words(cause)} ${number(count)}`).join(", ")})` : ""));
+  follow(picture);
+}
+
+function showCameras(cameras, now) {
   const names = Object.keys(cameras);
   for (const name of pictures.keys()) if (!(name in cameras)) pictures.delete(name);
   for (const name of names) {
     if (!pictures.has(name)) pictures.set(name, card(name));
-    const picture = pictures.get(name), camera = cameras[name];
-    picture.online = camera.state === "online";
-    picture.button.classList.toggle("lost", !picture.online);
-    picture.text.textContent = picture.online ? "waiting for a picture" : camera.state === "disabled" ? "switched off" : "no picture";
-    const series = (key) => points.map((p) => (p.cameras[name] || {})[key]);
-    const drops = Object.entries(camera.drops || {});
-    const lost = drops.reduce((sum, [, count]) => sum + count, 0);
-    picture.body.replaceChildren(
-      make("div", { class: "row" }, make("h3", {}, name), make("span", { class: `pill ${CAMERA[camera.state] || "calm"}` }, words(camera.state))),
-      camera.reason ? make("p", { class: `why ${CAMERA[camera.state] || "calm"}` }, camera.reason) : "",
-      camera.state === "disabled" ? "" : make("div", { class: "plots" },
-        make("figure", {}, make("figcaption", {}, "frames a second", make("b", {}, number(camera.fps, 1))), plot([["a", series("fps")]])),
-        make("figure", {}, make("figcaption", {}, "latency", make("b", {}, camera.p95 === undefined ? "–" : `${number(camera.p50)} (95 %: ${number(camera.p95)}) ms`)), plot([["a", series("p50")], ["b", series("p95")]]))),
-      make("p", { class: "soft" }, `model ${camera.model || "–"} · ${number(camera.results)} frames`, lost ? ` · ${number(lost)} left out (${drops.map(([cause, count]) => `${words(cause)} ${number(count)}`).join(", ")})` : ""));
-    follow(picture);
+    showCamera(name, cameras[name], now);
   }
   const box = byId("cameras");
-  const wanted = names.length ? names.map((n) => pictures.get(n).node) : [make("p", { class: "card empty" }, "No camera is configured. Add one under cameras: in the configuration and reload the agent.")];
+  const wanted = names.length ? names.map((n) => pictures.get(n).node) : [make("p", { class: "card empty" }, "No camera runs. Correct the configuration, or add one under cameras:, and reload the agent.")];
   if (wanted.length !== box.children.length || !names.length || wanted.some((n, i) => box.children[i] !== n)) box.replaceChildren(...wanted);
 }
 
-function facts(pairs) {
-  return make("dl", { class: "facts" }, ...pairs.filter(([, v]) => v !== undefined && v !== "" && v !== null).flatMap(([k, v]) => [make("dt", {}, k), make("dd", {}, v)]));
-}
-
-function flat(value, path = "") {
-  if (value === null || typeof value !== "object") return [[path, typeof value === "number" ? number(value, 4) : String(value)]];
-  if (Array.isArray(value)) return [[path, value.map((v) => (typeof v === "object" ? Object.values(v || {}).join(" ") : v)).join(", ")]];
-  return Object.entries(value).flatMap(([key, inner]) => flat(inner, path ? `${path} ${words(key)}` : words(key)));
-}
-
 function showModels(models) {
-  byId("models").replaceChildren(...Object.entries(models).map(([slot, model]) => {
-    const build = model.build || {}, update = model.update;
+  const told = Object.entries(models).map(([slot, { waiting, waiting_s, busy_s, ...model }]) => [slot, model]);
+  if (!changed("models", told)) return;
+  if (!told.length) return byId("models").replaceChildren(make("p", { class: "card empty" }, "No model is loaded."));
+  byId("models").replaceChildren(...told.map(([slot, model]) => {
+    const build = model.build || {};
     const pill = model.reason ? ["bad", "flagged"] : model.name ? ["good", "serving"] : ["warn", "not loaded"];
-    return make("article", { class: "card pad" },
+    const step = build.step ? `: ${build.step}${build.total ? ` (${build.done} of ${build.total})` : ""}` : "";
+    return make("article", { class: "card pad", "aria-label": `Model ${slot}` },
       make("div", { class: "row" }, make("h3", {}, slot), make("span", { class: `pill ${pill[0]}` }, pill[1])),
       model.reason ? make("p", { class: "why bad" }, model.reason) : "",
       facts([["model", model.name], ["engine", model.name ? `${model.precision} on ${model.backend}` : ""], ["digest", (model.digest || "").slice(0, 23)],
-        ["classes", (model.names || []).slice(0, 12).join(", ")], ["build", build.state && build.state !== "none" ? `${build.state}${build.step ? `: ${build.step}` : ""}` : ""],
-        ["note", build.reason], ["update", update ? `${words(update.state)} ${update.version || ""}` : ""], ["why", update && update.reason]]),
-      build.report ? make("details", {}, make("summary", { class: "soft" }, "gate report"), facts(flat(build.report).slice(0, 60))) : "");
+        ["classes", (model.names || []).slice(0, 12).join(", ")], ["build", build.state && build.state !== "none" ? build.state + step : ""], ["note", build.reason]]),
+      build.report ? fold(`build ${slot}`, "gate report of the engine", flat(build.report)) : "");
   }));
 }
 
-function row(at, kind, label, text, extra) {
-  return make("li", {}, clock(at), make("span", { class: `pill ${kind}` }, label), make("span", {}, text, extra ? make("div", { class: "soft" }, extra) : ""));
+function row(at, kind, label, text, ...extra) {
+  return make("li", {}, at ? clock(at) : make("time", {}, "now"), make("span", { class: `pill ${kind}` }, label), make("span", {}, text, ...extra));
 }
 
-function fill(id, rows, none) {
-  byId(id).replaceChildren(...(rows.length ? rows : [make("li", { class: "none" }, none)]));
+function report(key, figures) {
+  return figures && Object.keys(figures).length ? fold(key, "gate report", flat(figures)) : "";
+}
+
+function running(models) {
+  return Object.entries(models).filter(([, m]) => m.update && DOING[m.update.state]).map(([slot, m]) => [slot, m.update, m.build || {}]);
+}
+
+function showUpdates(past, models) {
+  const now = running(models);
+  if (!changed("history", [past, now])) return;
+  const rows = now.map(([slot, update, build]) => row(0, "warn", words(update.state), `${slot}: ${update.version || "?"} is being ${DOING[update.state]}`,
+    build.step ? make("div", { class: "soft" }, build.step) : "",
+    build.total ? make("progress", { max: build.total, value: build.done || 0, "aria-label": `Update of ${slot}` }) : ""));
+  rows.push(...past.map((p) => row(p.changed, OUTCOME[p.state] || "calm", words(p.state), `${p.slot}: ${p.version || p.family || "?"}`,
+    p.reason ? make("div", { class: "soft" }, p.reason) : "", report(`past ${p.slot} ${p.changed}`, p.figures))));
+  byId("history").replaceChildren(...(rows.length ? rows : [make("li", { class: "none" }, "No model was updated on this device yet.")]));
+}
+
+function showEvents(events) {
+  if (!changed("events", events)) return;
+  const rows = events.slice(-30).reverse().map((e) => row(e.ts, SEVERITY[e.severity] || "calm", e.kind, e.what));
+  byId("events").replaceChildren(...(rows.length ? rows : [make("li", { class: "none" }, "Nothing has happened yet.")]));
+}
+
+function waiting(state) {
+  const spool = state.spool || {}, publisher = state.publisher || {};
+  return (spool.memory_messages || 0) + (spool.disk_messages || 0) + (publisher.outbox_messages || 0);
 }
 
 function showFigures(state) {
-  const host = state.host || {}, broker = state.broker || {}, spool = state.spool || {}, publisher = state.publisher || {};
-  const fps = Object.values(state.cameras).reduce((sum, c) => sum + (c.fps || 0), 0);
-  const heat = (host.thermal && host.thermal.max_c) ?? host.temperature_max_c;
-  const all = [["frames a second", number(fps, 1)], ["broker", broker.connected === undefined ? undefined : broker.connected ? "connected" : "away"],
-    ["messages waiting", number((spool.messages || 0) + (publisher.outbox_messages || 0))],
+  const host = state.host || {}, broker = state.broker || {}, spool = state.spool || {}, power = host.power || {};
+  const lost = Object.values(spool.dropped || {}).reduce((sum, count) => sum + count, 0);
+  const zones = Object.values(host.thermal || {});
+  const heat = zones.length ? Math.max(...zones) : host.temperature_max_c;
+  const slowed = (state.governor || {}).level > 0;
+  const all = [["frames/s", number(total(state), 1)],
+    ["broker", broker.connected === undefined ? undefined : broker.connected ? "connected" : "away", broker.connected === false],
+    ["to be sent", number(waiting(state)), broker.connected === false && waiting(state) > 0],
+    ["lost messages", lost ? number(lost) : undefined, true],
     ["processor", host.cpu_percent === undefined ? undefined : `${number(host.cpu_percent)} %`],
-    ["agent's memory", host.process_rss_bytes === undefined ? undefined : bytes(host.process_rss_bytes)],
-    ["temperature", heat === undefined ? undefined : `${number(heat)} °C`], ["running for", duration(state.ts - state.started)]];
-  byId("figures").replaceChildren(...all.filter(([, v]) => v !== undefined).map(([k, v]) => make("div", {}, make("dt", {}, k), make("dd", {}, v))));
+    ["memory", host.process_rss_bytes === undefined ? undefined : bytes(host.process_rss_bytes)],
+    ["temperature", heat === undefined ? undefined : `${number(heat)} °C`, slowed],
+    ["power", power.total_w === undefined ? undefined : `${number(power.total_w, 1)} W`], ["running for", duration(state.ts - state.started)]];
+  byId("figures").replaceChildren(...all.filter(([, v]) => v !== undefined).map(([k, v, bad]) => make("div", bad ? { class: "off" } : {}, make("dt", {}, k), make("dd", {}, v))));
 }
 
-function pill(kind, text) {
-  byId("state").className = `pill ${kind}`;
-  byId("state").textContent = text;
+const total = (state) => Object.values(state.cameras).reduce((sum, c) => sum + (c.fps || 0), 0);
+
+function verdict(kind, word, short, reasons) {
+  if (!changed("verdict", [kind, word, short, reasons])) return;
+  byId("verdict").className = `verdict ${kind}`;
+  byId("mark").textContent = { good: "✓", warn: "!", bad: "✕" }[kind] || "…";
+  byId("state").textContent = word;
+  byId("short").textContent = short;
+  byId("reasons").hidden = !reasons.length;
+  byId("reasons").replaceChildren(...reasons.map((reason) => make("li", {}, reason)));
+}
+
+function judge(state) {
+  const health = state.health, reasons = health.reasons || [];
+  const wanted = Object.values(state.cameras).filter((c) => c.state !== "disabled");
+  const online = wanted.filter((c) => c.state === "online" || c.state === "ended").length;
+  const parts = [wanted.length ? `${online} of ${wanted.length} camera${wanted.length > 1 ? "s" : ""} online` : "no camera runs"];
+  if (state.broker) parts.push(state.broker.connected ? "broker connected" : "broker away");
+  parts.push(...running(state.models).map(([slot, update]) => `${slot}: update to ${update.version || "another model"} under way`));
+  for (const [slot, { update }] of Object.entries(state.models)) {
+    if (update && (update.state === "REJECTED" || update.state === "ROLLED_BACK")) parts.push(`${slot}: update to ${update.version || "another model"} ${words(update.state)}`);
+  }
+  if (!health.healthy) return ["bad", "In trouble", parts, reasons];
+  if (wanted.length && !online) return health.ready ? ["bad", "No camera online", parts, reasons] : ["wait", "Starting", parts, reasons];
+  if (!wanted.length) return ["warn", "No camera", parts, reasons];
+  if (reasons.length) return ["warn", "Degraded", parts, reasons];
+  return health.ready ? ["good", "All well", parts, reasons] : ["wait", "Starting", parts, reasons];
 }
 
 function show(state) {
   byId("device").textContent = state.device;
   byId("about").textContent = `Vigia ${state.version}`;
-  document.title = `${state.device} · Vigia`;
-  const health = state.health, reasons = health.reasons || [];
-  const none = !Object.keys(state.cameras).length;
-  if (none) pill("warn", "no camera");
-  else if (!health.healthy) pill("bad", "in trouble");
-  else if (reasons.length || !health.ready) pill("warn", reasons.length ? "degraded" : "starting");
-  else pill("good", "all well");
-  byId("banner").hidden = !reasons.length;
-  byId("banner").className = `banner ${health.healthy ? "warn" : "bad"}`;
-  byId("banner").textContent = reasons.join(" · ");
+  const [kind, word, parts, reasons] = judge(state);
+  document.title = `${word}: ${state.device} · Vigia`;
+  verdict(kind, word, parts.join(" · "), reasons);
   showFigures(state);
-  showCameras(state.cameras);
+  showCameras(state.cameras, state.ts);
   showModels(state.models);
-  fill("history", state.history.map((past) => row(past.changed, OUTCOME[past.state] || "calm", words(past.state), `${past.slot}: ${past.version || past.family || "?"}`, past.reason)), "No model update has ended on this device yet.");
-  fill("events", state.events.slice(-30).reverse().map((e) => row(e.ts, SEVERITY[e.severity] || "calm", e.kind, e.what)), "Nothing has happened yet.");
+  showUpdates(state.history, state.models);
+  showEvents(state.events);
 }
 
 async function ask(path) {
@@ -233,10 +222,8 @@ async function turn() {
     show(state);
     document.body.dataset.shown = "yes";
   } catch {
-    pill("bad", "agent does not answer");
-    byId("banner").hidden = false;
-    byId("banner").className = "banner bad";
-    byId("banner").textContent = "What you see is old: the agent does not answer. It is asked again every two seconds.";
+    verdict("bad", "Agent does not answer", "What you see is old. It is asked again every two seconds.", []);
+    document.title = "Agent does not answer · Vigia";
   }
   setTimeout(turn, EVERY_MS);
 }
