@@ -88,6 +88,39 @@ def load_control(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
     return resolved.model_copy(update={"cameras": {}})
 
 
+def read_fragment(path: Path) -> dict[str, Any]:
+    """Settings that are to lie over the file of a device that is elsewhere.
+
+    Whether they fit that file, only the device can say; everything else is found out here.
+
+    Args:
+        path: YAML with sections as in a configuration.
+
+    Returns:
+        What the file says: mappings, lists, texts and None.
+
+    Raises:
+        ConfigError: one line for every mistake.
+    """
+    document = yamlfile.read(path)
+    given = document.values
+    try:
+        configremote.check(given)
+    except ConfigError as error:
+        lines = str(error).splitlines()
+        raise ConfigError("\n".join(f"{path}: {line}" for line in lines)) from error
+    cameras = given.get("cameras", {})
+    models = {*given.get("models", {}), *(str(c.get("model", "main")) for c in cameras.values())}
+    stand_in = {
+        "mqtt": {"host": "broker"},
+        "cameras": {name: {"source": "synthetic://64x64@1"} for name in [*cameras, "other"]},
+        "models": {name: {} for name in models},
+    }
+    values = configremote.overlaid(stand_in, given)
+    _load(yamlfile.Document(values, document.lines, document.problems), path, {})
+    return given
+
+
 def shown(path: Path, environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
     """The whole configuration with defaults, as plain values without any secret.
 

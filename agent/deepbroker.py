@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from agent.config import MqttConfig
     from agent.mqttsession import Session
 
-DAY_S = 86_400.0
+HOUR_S = 3_600.0
+DAY_S = 24 * HOUR_S
 SOON_S = 30 * DAY_S
 ECHO_S = 1.5
 """Time for a message of a stranger's to come back."""
@@ -78,7 +79,9 @@ def expiry(not_after: str, now_s: float) -> Finding:
     except ValueError:
         return Finding("mqtt.certificate", "warn", "the broker's certificate tells no end",
                        "make one with an end of validity")  # fmt: skip
-    what = f"the broker's certificate is valid until {not_after}, {left_s / DAY_S:.0f} days"
+    days = int(left_s / DAY_S)
+    left = f"{days} more day{'s' * (days != 1)}" if days else f"{left_s / HOUR_S:.0f} more hours"
+    what = f"the broker's certificate is valid until {not_after}: {left}"
     if left_s < SOON_S:
         return Finding("mqtt.certificate", "warn", what, "renew it before devices lose the broker")
     return Finding("mqtt.certificate", "ok", what)
@@ -99,13 +102,13 @@ def access(
     limited = config.model_copy(update={"connect_timeout_s": timeout_s})
     session = connect(limited, f"{client_id(device)}-acl-{secrets.token_hex(4)}", heard.handlers())
     try:
-        wanted = [topics.check, *([topics.assignment] if updates else [])]
+        wanted = [topics.check, *([topics.assignment, topics.config_desired] if updates else [])]
         refused = heard.subscribe(session, wanted, timeout_s)
         for topic, why in refused.items():
-            yield Finding("mqtt.acl", "fail", f"{topic} may not be read: {why}",
+            yield Finding("mqtt.acl", "fail", f"may not subscribe to {topic}: {why}",
                           "let this device read it in the broker's access list")  # fmt: skip
         if not refused:
-            yield Finding("mqtt.acl", "ok", f"{' and '.join(wanted)} may be read")
+            yield Finding("mqtt.acl", "ok", f"may subscribe to {', '.join(wanted)}")
         yield _speaks(config, heard.speaks_for(session, timeout_s))
     finally:
         session.close()

@@ -53,6 +53,7 @@ DEVICE_READS = (
     "bundles/#",
     "%u/update/assignment",
     "%u/cmd/#",
+    "%u/config/desired",
     # `vigia check` on the device sends itself a message.
     "%u/check",
 )
@@ -71,9 +72,9 @@ DEVICE_WRITES = (
     "%u/reply/#",
 )
 """All of `agent.wire.topics.Topics` but what the controller says: a device must not be able to
-take its own retained assignment away."""
+take its own retained assignment or settings away."""
 
-CONTROLLER_WRITES = ("trust", "bundles/#", "+/update/assignment", "+/cmd/#")
+CONTROLLER_WRITES = ("trust", "bundles/#", "+/update/assignment", "+/cmd/#", "+/config/desired")
 
 
 def is_reserved(device: str) -> bool:

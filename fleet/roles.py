@@ -26,6 +26,7 @@ class Permission(str, Enum):
     VIEW = "look at the fleet"
     GROUP = "put devices into groups"
     ASSIGN = "assign models to devices, command devices, approve roll-outs"
+    CONFIGURE = "send settings to devices"
     REVOKE = "revoke a device"
     RELEASE = "pack, sign and publish bundles"
     ENROLL = "enrol devices"
@@ -55,6 +56,7 @@ LEAST_ROLE = {
     Permission.VIEW: Role.VIEWER,
     Permission.GROUP: Role.OPERATOR,
     Permission.ASSIGN: Role.OPERATOR,
+    Permission.CONFIGURE: Role.OPERATOR,
     # Taking a right away is urgent and can be mended; giving one lets a device read models.
     Permission.REVOKE: Role.OPERATOR,
     Permission.RELEASE: Role.RELEASER,

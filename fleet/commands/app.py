@@ -7,6 +7,7 @@ import typer
 from fleet.commands import (
     assign,
     audit,
+    config,
     enroll,
     group,
     init,
@@ -15,6 +16,7 @@ from fleet.commands import (
     passphrase,
     publish,
     push,
+    restart,
     revoke,
     rollback,
     rotate,
@@ -41,6 +43,7 @@ app.command("passphrase")(passphrase.passphrase)
 app.add_typer(operator.app, name="operator")
 app.add_typer(group.app, name="group")
 app.add_typer(audit.app, name="audit")
+app.add_typer(config.app, name="config")
 
 app.command("push")(push.push)
 app.command("pack")(pack.pack)
@@ -53,4 +56,5 @@ app.command("watch")(watch.watch)
 app.command("stop")(assign.stop)
 app.command("status")(status.status)
 app.command("rollback")(rollback.rollback)
+app.command("restart")(restart.restart)
 app.command("simulate")(simulate.simulate)

@@ -228,16 +228,29 @@ def filled(controller):
     for topics in (A, B):
         assert controller.publish(topics.assignment, topics.assignment.encode())
         assert controller.publish(topics.command("pause"), topics.assignment.encode())
+        assert controller.publish(topics.config_desired, b"settings")
     return controller
 
 
 def test_a_device_reads_what_is_for_it(filled, connect):
     device = connect("line-a")
-    mine = (A.assignment, A.command("+"), FLEET.trust, f"{PREFIX}/bundles/#")
+    mine = (
+        A.assignment,
+        A.command("+"),
+        A.config_desired,
+        FLEET.trust,
+        f"{PREFIX}/bundles/#",
+    )
     for topic_filter in mine:
         device.subscribe(topic_filter)
-    found = {device.next()[0] for _ in range(4)}
-    assert found == {A.assignment, A.command("pause"), FLEET.trust, FLEET.block("b" * 32, 0)}
+    found = {device.next()[0] for _ in range(5)}
+    assert found == {
+        A.assignment,
+        A.command("pause"),
+        A.config_desired,
+        FLEET.trust,
+        FLEET.block("b" * 32, 0),
+    }
 
 
 @pytest.mark.parametrize(
@@ -245,6 +258,8 @@ def test_a_device_reads_what_is_for_it(filled, connect):
     [
         B.assignment,
         B.command("+"),
+        B.config_desired,
+        f"{PREFIX}/+/config/desired",
         f"{PREFIX}/line-b/#",
         f"{PREFIX}/+/update/assignment",
         f"{PREFIX}/+/status",
@@ -265,8 +280,8 @@ def test_a_device_reads_nothing_of_another(filled, connect, topic_filter):
     assert device.publish(A.check, b"end", retain=False)
     while (message := device.next()) != (A.check, b"end"):
         found.add(message[0])
-    allowed = {A.assignment, A.command("pause"), FLEET.trust, FLEET.block("b" * 32, 0), A.check}
-    assert found <= allowed
+    own = {A.assignment, A.command("pause"), A.config_desired, A.check}
+    assert found <= {*own, FLEET.trust, FLEET.block("b" * 32, 0)}
 
 
 @pytest.mark.parametrize(
@@ -279,6 +294,7 @@ def test_a_device_reads_nothing_of_another(filled, connect, topic_filter):
         A.camera_status("door"),
         A.detections("door"),
         A.events,
+        A.config_state,
         A.model_state("main"),
         A.update_request,
         A.update_report("main"),
@@ -300,6 +316,8 @@ def test_a_device_writes_its_own_topics(controller, connect, topic):
     [
         A.assignment,
         A.command("rollback"),
+        A.config_desired,
+        B.config_desired,
         B.assignment,
         B.status,
         B.update_report("main"),
@@ -322,7 +340,8 @@ def test_a_device_writes_nothing_else(filled, connect, topic):
     assert device.publish(A.status, b"fence")
     found = filled.reads(topic, fence=A.status)
     assert b"forged" not in [payload for _, payload in found]
-    if topic in {A.assignment, B.assignment, FLEET.trust, FLEET.block("b" * 32, 0)}:
+    kept = {A.assignment, B.assignment, A.config_desired, B.config_desired, FLEET.trust}
+    if topic in {*kept, FLEET.block("b" * 32, 0)}:
         assert len(found) == 1
 
 
@@ -369,6 +388,7 @@ def test_a_viewer_reads_everything_and_writes_nothing(filled, connect):
     for topic in (
         A.status,
         A.assignment,
+        A.config_desired,
         FLEET.trust,
         f"{PREFIX}/viewer-vic/status",
         f"{PREFIX}/vic/status",
@@ -382,7 +402,8 @@ def test_the_controller_hears_devices_but_does_not_speak_for_them(controller, co
     controller.subscribe(A.update_report("main"))
     assert connect("line-a").publish(A.update_report("main"), b"report", retain=False)
     assert controller.next() == (A.update_report("main"), b"report")
-    for topic in (A.status, A.update_report("main"), A.update_state("main"), "elsewhere"):
+    foreign = (A.status, A.config_state, A.update_report("main"), A.update_state("main"))
+    for topic in (*foreign, "elsewhere"):
         assert not controller.publish(topic, b"forged")
 
 
