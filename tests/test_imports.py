@@ -223,7 +223,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "securesystemslib": ("agent.bundle*", "agent.update.offer", "agent.update.orders", "fleet.*"),
     "sqlalchemy": ("fleet.*",),
     "tuf": ("agent.bundle*", "fleet.*"),
-    "prometheus_client": ("agent.http.metrics",),
+    "prometheus_client": ("agent.http.metric*", "agent.http.numbers"),
     "starlette": ("agent.http.*",),
     "uvicorn": ("agent.http.server",),
     "cv2": ("agent.http.live",

@@ -6,8 +6,6 @@ whose values are not known here by name are told number by number, under the nam
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -19,7 +17,12 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from agent.http.metricparts import parts
+from agent.http.numbers import numbers
+
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
     from agent.http.history import History
     from agent.http.ports import Sources
     from agent.pipeline.stats import CameraStats
@@ -31,10 +34,7 @@ BOUNDS_MS = (1, 2, 5, 10, 20, 35, 50, 75, 100, 150, 250, 500, 1000, 2500, 10_000
 
 STATES = ("online", "connecting", "stalled", "disabled", "ended", "failed")
 
-MAX_NUMBERS = 200
-"""Numbers of a part that are told; more would be a mistake of that part."""
-
-PARTS = ("host", "broker", "publisher", "spool", "governor", "updates")
+BUILD_STATES = ("none", "building", "ready", "failed")
 
 UPDATE_STATES = (
     "IDLE", "OFFERED", "TRUSTED", "FETCHING", "SEALED", "BUILDING", "GATING", "SHADOWING",
@@ -68,10 +68,7 @@ class Metrics(Collector):
         yield from self._cameras()
         yield from self._stages(self._sources.stats())
         yield from self._models()
-        for name in PARTS:
-            part = getattr(self._sources, name)()
-            if part is not None:
-                yield from numbers(name, part)
+        yield from parts(self._sources)
         yield from _by("vigia_events", "Events told", "kind", self._sources.event_counts() or {})
         yield from numbers("http", self._own)
 
@@ -141,9 +138,18 @@ class Metrics(Collector):
         )
         age = GaugeMetricFamily(
             "vigia_queue_age_seconds",
+            "How long the oldest frame has waited for a model, since its capture",
+            labels=("slot",),
+        )
+        busy = GaugeMetricFamily(
+            "vigia_worker_busy_seconds",
             "How long the slowest worker has been at its frames",
             labels=("slot",),
         )
+        build = GaugeMetricFamily(
+            "vigia_engine_build_state", "1 for the state the building of an engine is in",
+            labels=("slot", "state"),
+        )  # fmt: skip
         update = GaugeMetricFamily(
             "vigia_update_state", "1 for the state an update is in", labels=("slot", "state")
         )
@@ -152,48 +158,15 @@ class Metrics(Collector):
                 info.add_metric([slot, *(str(model.get(n, "")) for n in labels[1:])], 1)
             flagged.add_metric([slot], float(bool(model.get("reason"))))
             waiting.add_metric([slot], model.get("waiting", 0))
-            age.add_metric([slot], model.get("busy_s") or 0.0)
+            age.add_metric([slot], model.get("waiting_s") or 0.0)
+            busy.add_metric([slot], model.get("busy_s") or 0.0)
+            at = (model.get("build") or {}).get("state")
+            for known in BUILD_STATES if at else ():
+                build.add_metric([slot, known], float(at == known))
             at = (model.get("update") or {}).get("state")
             for known in UPDATE_STATES if at else ():
                 update.add_metric([slot, known], float(at == known))
-        yield from (info, flagged, waiting, age, update)
-
-
-def numbers(part: str, values: Mapping[str, Any]) -> Iterator[Metric]:
-    """One gauge for each number in nested values; names of lists' items become labels."""
-    families: dict[str, GaugeMetricFamily] = {}
-    with_names: set[str] = set()
-    for count, (path, value) in enumerate(_leaves((part,), values)):
-        if count >= MAX_NUMBERS:
-            break
-        *stem, last = path
-        # Below the first level, keys are names of things: causes, zones, rails.
-        name = "_".join(_clean(p) for p in (stem[:2] if len(stem) > 1 else path))
-        labelled = len(stem) > 1
-        label = ".".join([*stem[2:], last]) if labelled else ""
-        key = f"vigia_{name}"
-        if key not in families:
-            if labelled:
-                with_names.add(key)
-            families[key] = GaugeMetricFamily(
-                key, f"{name.replace('_', ' ')}", labels=("name",) if labelled else None
-            )
-        elif labelled != (key in with_names):
-            continue
-        families[key].add_metric([label] if labelled else [], value)
-    yield from families.values()
-
-
-def _leaves(path: tuple[str, ...], value: Any) -> Iterator[tuple[tuple[str, ...], float]]:
-    if isinstance(value, (bool, int, float)):
-        yield path, float(value)
-    elif isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield from _leaves((*path, str(key)), inner)
-    elif isinstance(value, (list, tuple)):
-        for number, inner in enumerate(value):
-            named = isinstance(inner, Mapping) and isinstance(inner.get("name"), str)
-            yield from _leaves((*path, inner["name"] if named else str(number)), inner)
+        yield from (info, flagged, waiting, age, busy, build, update)
 
 
 def _by(name: str, text: str, label: str, counts: Mapping[str, Any]) -> Iterator[Metric]:
@@ -201,7 +174,3 @@ def _by(name: str, text: str, label: str, counts: Mapping[str, Any]) -> Iterator
     for key, count in counts.items():
         family.add_metric([key], count)
     yield family
-
-
-def _clean(text: str) -> str:
-    return re.sub(r"[^a-zA-Z0-9_]", "_", text)
