@@ -203,6 +203,8 @@ class Agent:
             {
                 "log": lambda new: logs.set_up(new.log),
                 "governor": lambda new: self._governor.configure(new.governor),
+                "health": lambda new: self._watch.configure(new.health),
+                "mqtt.detections": lambda new: self._publisher.configure(new.mqtt.detections),
             },
         )
         copy = LastGood(source)

@@ -132,6 +132,11 @@ class Health:
             "holding": list(self._plan.holding),
         }
 
+    def configure(self, settings: HealthConfig) -> None:
+        """Other limits, from the next look on."""
+        self._settings = settings
+        self._plan.exit_after_s = settings.exit_after_s
+
     def start(self) -> None:
         """Begin to watch; what is not begun yet rests."""
         self._awake_s = self._looked_s = self._clock()

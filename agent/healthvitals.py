@@ -114,6 +114,10 @@ class AgentVitals:
         self._results = _LastChanges()
         self._frames = _LastChanges()
 
+    def configure(self, settings: HealthConfig) -> None:
+        """Other limits, from the next look on."""
+        self._settings = settings
+
     def stages(self) -> list[Stage]:
         """See `agent.health.Vitals`."""
         made, parts = partial(stage, self._settings), self._parts

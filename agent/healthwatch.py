@@ -108,6 +108,11 @@ class Watch:
         """Plain values for the status page; see `Health.state`."""
         return self.health.state()
 
+    def configure(self, settings: HealthConfig) -> None:
+        """Other limits, from the next look on."""
+        self._vitals.configure(settings)
+        self.health.configure(settings)
+
     def starting(self, what: str) -> None:
         """Tell the service manager what the start is at."""
         self.health.starting(what)

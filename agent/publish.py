@@ -23,7 +23,7 @@ from agent.wire import messages
 from agent.wire.schema import DETECTIONS
 
 if TYPE_CHECKING:
-    from agent.config import MqttConfig
+    from agent.config import DetectionsConfig, MqttConfig
     from agent.detection import Result
     from agent.interfaces import Broker
     from agent.outbox import Outbox
@@ -44,6 +44,9 @@ class Durable(Protocol):
         self, camera: str, seq: int, dropped: int, body: bytes, *, replay: bool
     ) -> None:
         """Take a message; returns at once."""
+
+    def expire(self, expiry_s: int | None) -> None:
+        """The broker may forget detections after this from now on; None: never."""
 
 
 class Publisher:
@@ -71,14 +74,14 @@ class Publisher:
     ) -> None:
         self._broker = broker
         self._topics = topics
-        self._settings = config.detections
+        # One value, so that another thread changes both at once: settings, and limits by camera.
+        self._wanted: tuple[DetectionsConfig, dict[str, RateLimit]] = (config.detections, {})
         self._device = device
         self._boot = boot
         self._outbox = outbox or MemoryOutbox(config.outbox_messages, config.outbox_bytes)
         self._durable = durable
         self._lock = threading.Condition()
         self._inbox: deque[tuple[Result, bool]] = deque()
-        self._limits: dict[str, RateLimit] = {}
         # Frames lost, by camera: before its next result to be encoded, and to be sent.
         self._carried: Counter[str] = Counter()
         self._lost: Counter[str] = Counter()
@@ -96,6 +99,12 @@ class Publisher:
     def start(self) -> None:
         """Begin to publish."""
         self._threads.start("publisher", self._run)
+
+    def configure(self, detections: DetectionsConfig) -> None:
+        """Publish otherwise from the next result on; all that waits goes out likewise."""
+        self._wanted = (detections, {})
+        if self._durable is not None:
+            self._durable.expire(detections.expiry_s)
 
     def publish(self, result: Result) -> None:
         """Take one result; returns at once."""
@@ -190,11 +199,12 @@ class Publisher:
 
     def _withholds(self, result: Result) -> str | None:
         """Why the configuration does not want this result published, or None."""
-        if not self._settings.empty and not len(result.detections):
+        settings, limits = self._wanted
+        if not settings.empty and not len(result.detections):
             return "empty"
-        limit = self._limits.get(result.camera)
+        limit = limits.get(result.camera)
         if limit is None:
-            limit = self._limits[result.camera] = RateLimit(self._settings.max_rate_hz)
+            limit = limits[result.camera] = RateLimit(settings.max_rate_hz)
         return None if limit.passes(result.monotonic_ns / NS_PER_S) else "rate"
 
     def _note_invalid(self, result: Result, error: WireError) -> None:
@@ -213,6 +223,7 @@ class Publisher:
                 # Before the attempt: the broker may become ready just after it refused.
                 self._ready = False
             camera = draft.camera
+            settings, _ = self._wanted
             head = messages.detection_head(
                 self._device,
                 self._boot,
@@ -224,9 +235,9 @@ class Publisher:
             taken = self._broker.publish(
                 self._topics.detections(camera),
                 head + draft.body,
-                qos=self._settings.qos,
+                qos=settings.qos,
                 schema=DETECTIONS,
-                expiry_s=self._settings.expiry_s,
+                expiry_s=settings.expiry_s,
             )
             if not taken:
                 return

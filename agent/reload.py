@@ -238,7 +238,8 @@ class Reloader:
         models = dict(self.config.models)
         for name in way.sections:
             self._site.change_section(name, way.config)
-        changed = {name: getattr(way.config, name) for name in way.sections}
+        tops = [name.partition(".")[0] for name in way.sections]
+        changed = {top: getattr(way.config, top) for top in tops}
         self.config = self.config.model_copy(update=changed)
         for slot in way.models:
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,10 +11,10 @@ from agent.config import Config
 if TYPE_CHECKING:
     from agent.config import CameraConfig
 
-WHOLE = ("log", "governor")
-"""Sections that change as a whole while the agent runs."""
+WHOLE = ("log", "governor", "health", "mqtt.detections")
+"""Sections that change as a whole while the agent runs, by dotted key."""
 
-HOT = ("cameras", "models", *WHOLE)
+HOT = ("cameras", "models", "log", "governor", "health")
 """Sections that change while the agent runs. A wrong broker address, identity or limit of memory
 must not strand a device that runs, so that all others wait for a restart."""
 
@@ -58,10 +59,16 @@ def plan(old: Config, new: Config) -> Plan:
         old: in force.
         new: wanted; valid.
     """
+    detections = {"detections": new.mqtt.detections}
+    whole = {
+        **{name: getattr(new, name) for name in ("log", "governor", "health")},
+        "mqtt": old.mqtt.model_copy(update=detections),
+    }
+    after_now = old.model_copy(update=whole)
     restart = [
         name
         for name in Config.model_fields
-        if name not in HOT and getattr(old, name) != getattr(new, name)
+        if name not in HOT and getattr(after_now, name) != getattr(new, name)
     ]
     slots = set(old.models) | set(new.models)
     restart += [f"models.{s}" for s in sorted(slots) if (s in old.models) != (s in new.models)]
@@ -75,8 +82,7 @@ def plan(old: Config, new: Config) -> Plan:
         if name in old.cameras:
             cameras[name] = old.cameras[name]
     kept = {slot: new.models.get(slot, model) for slot, model in old.models.items()}
-    whole = {name: getattr(new, name) for name in WHOLE}
-    config = old.model_copy(update={"cameras": cameras, "models": kept, **whole})
+    config = after_now.model_copy(update={"cameras": cameras, "models": kept})
     before, after = _enabled(old), _enabled(config)
     differ = {name for name in before.keys() & after.keys() if before[name] != after[name]}
     return Plan(
@@ -89,9 +95,13 @@ def plan(old: Config, new: Config) -> Plan:
             if not camera.enabled and (name not in old.cameras or old.cameras[name].enabled)
         ),
         models=tuple(s for s in sorted(kept) if kept[s] != old.models[s]),
-        sections=tuple(name for name in WHOLE if getattr(old, name) != getattr(new, name)),
+        sections=tuple(name for name in WHOLE if _part(old, name) != _part(new, name)),
         restart=tuple(restart),
     )
+
+
+def _part(config: Config, key: str) -> object:
+    return functools.reduce(getattr, key.split("."), config)
 
 
 def _enabled(config: Config) -> dict[str, CameraConfig]:

@@ -112,6 +112,10 @@ class Spool:
         self._threads = ThreadGroup(self._crashed)
         broker.on_ready(self._on_ready)
 
+    def expire(self, expiry_s: int | None) -> None:
+        """The broker may forget detections after this from now on; None: never."""
+        self._expiry_s = expiry_s
+
     def start(self, tell: Tell) -> None:
         """Begin to send, first what earlier runs left.
 

@@ -37,10 +37,13 @@ class StallPlan:
 
     Args:
         exit_after_s: a stall that lasts so long after it was told ends the process.
+
+    Attributes:
+        exit_after_s: the same; it may be changed.
     """
 
     def __init__(self, exit_after_s: float) -> None:
-        self._exit_after_s = exit_after_s
+        self.exit_after_s = exit_after_s
         self._told: dict[str, float] = {}
         self._holding: tuple[str, ...] = ()
         self._renewals: dict[str, deque[float]] = {}
@@ -74,7 +77,7 @@ class StallPlan:
                 steps.append(Step("tell", stage))
                 if stage.renew is not None and self._may_renew(name, now):
                     steps.append(Step("renew", stage))
-            elif stalls and now - self._told[name] >= self._exit_after_s:
+            elif stalls and now - self._told[name] >= self.exit_after_s:
                 if stage.essential and not self._exits:
                     self._exits = True
                     steps.append(Step("exit", stage))

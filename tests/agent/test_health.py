@@ -94,6 +94,21 @@ def ground():
     return Ground()
 
 
+def test_other_limits_count_from_the_next_look_on(ground):
+    ground.vitals.looks = [CameraLook("a", "connecting", "", 0, None)]
+    ground.health.configure(HealthConfig(ready_timeout_s=3, exit_after_s=2))
+    ground.look(2.5)
+    assert not ground.health.ready
+    ground.look(1.0)
+    assert ground.health.ready
+    ground.vitals.found = [Stage("publisher", 2.0, 1.0)]
+    ground.look()
+    ground.look(1.5)
+    assert ground.left == []
+    ground.look(1.0)
+    assert ground.left == [70]
+
+
 def test_ready_comes_with_the_first_result_of_every_camera_that_can_be_reached(ground):
     ground.vitals.looks = [
         CameraLook("a", "online", "", 0, None),

@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from agent.config import MqttConfig
+from agent.config import DetectionsConfig, MqttConfig
 from agent.detection import Detections
 from agent.outbox import Draft
 from agent.publish import MAX_INBOX, NS_PER_S, Publisher
@@ -63,6 +63,24 @@ def test_results_are_published_in_order_with_a_number_for_each_camera(make):
     first = broker.published[0]
     assert (first.topic, first.qos, first.retain) == ("p/d/cam/a/detections", 1, False)
     assert (first.schema, first.expiry_s) == (DETECTIONS, 9)
+
+
+def test_other_settings_count_from_the_next_result_on(make):
+    broker = FakeBroker()
+    publisher = make(broker, detections={"qos": 1, "max_rate_hz": 1})
+    publisher.publish(found(0))
+    publisher.publish(found(1))
+    publisher.publish(found(2, ns=NS_PER_S))
+    read(broker, 2)
+    publisher.configure(DetectionsConfig(qos=0, expiry_s=7, empty=False))
+    publisher.publish(found(3, ns=NS_PER_S))
+    publisher.publish(found(4, ns=NS_PER_S))
+    publisher.publish(found(5, detections=Detections.empty()))
+    publisher.publish(found(6, ns=NS_PER_S))
+    assert frames(read(broker, 5)) == [0, 2, 3, 4, 6]
+    last = broker.published[-1]
+    assert (last.qos, last.expiry_s) == (0, 7)
+    assert publisher.counters()["withheld"] == {"rate": 1, "empty": 1}
 
 
 def test_frames_dropped_before_a_result_are_told(make):

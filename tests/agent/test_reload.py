@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import stat
 from pathlib import Path
@@ -91,18 +92,29 @@ def test_a_camera_of_a_model_that_is_not_there_yet_stays_as_it_was():
     assert not way.changes
 
 
-def test_thresholds_are_a_swap_and_log_and_governor_a_change():
+def test_thresholds_are_a_swap_and_whole_sections_a_change():
     new = config(
         models={"main": {"path": "/m.onnx", "confidence": 0.6}},
         log={"level": "debug"},
         governor={"margin_c": 12},
+        health={"stall_timeout_s": 20},
+        mqtt={"host": "broker", "detections": {"max_rate_hz": 2}},
     )
     way = plan(config(), new)
-    assert (way.models, way.sections, way.restart) == (("main",), ("log", "governor"), ())
+    assert (way.models, way.restart) == (("main",), ())
+    assert way.sections == ("log", "governor", "health", "mqtt.detections")
     assert way.config == new
 
 
 SOURCES = st.sampled_from(["rtsp://x/1", "rtsp://x/2", "synthetic://64x48@30"])
+
+
+def test_what_is_published_changes_at_once_and_the_broker_with_a_restart():
+    way = plan(config(), config(mqtt={"host": "x", "detections": {"qos": 1}}))
+    assert (way.sections, way.restart) == (("mqtt.detections",), ("mqtt",))
+    assert (way.config.mqtt.host, way.config.mqtt.detections.qos) == ("broker", 1)
+
+
 CAMERA = st.fixed_dictionaries(
     {"source": SOURCES, "enabled": st.booleans(), "model": st.sampled_from(["main", "m2"])}
 )
@@ -152,7 +164,7 @@ class Site:
         self._do(f"model {slot}")
 
     def change_section(self, name, config):
-        self._do(f"{name} {getattr(config, name)}")
+        self._do(f"{name} {functools.reduce(getattr, name.split('.'), config)}")
 
 
 class Tales:
@@ -225,6 +237,15 @@ def test_a_mistake_changes_nothing_and_is_told(tmp_path, text, said):
     assert house.reloader.config == before
     assert house.copy.path.read_bytes() == kept
     assert house.events.told[-1][:2] == ("config", "error")
+
+
+def test_a_section_of_the_brokers_changes_alone(tmp_path):
+    house = House(tmp_path)
+    house.write(values(mqtt={"host": "x", "detections": {"qos": 1}}))
+    assert house.reloader.reload() == ConfigState("applied", "", ("mqtt",))
+    assert house.site.done[0].startswith("mqtt.detections")
+    assert house.reloader.config.mqtt.host == "broker"
+    assert house.reloader.config.mqtt.detections.qos == 1
 
 
 def test_a_file_that_is_gone_is_refused(tmp_path):
