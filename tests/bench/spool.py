@@ -5,6 +5,10 @@ many messages as asked); the broker is killed for a while and comes back. The la
 that the messages themselves carry, before and while the broker was away.
 
     scripts/bench spool --seconds 600 --json out/spool.json
+
+A loss at the reader need not be one of the agent. `--reader late` lets the agent come back before
+the reader, `--queued 1000` gives the broker its default bound; `broker` in the report says how many
+messages it took and gave.
 """
 
 from __future__ import annotations
@@ -14,27 +18,41 @@ import json
 import os
 import signal
 import statistics
-import subprocess
-import sys
 import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import Any
-
-import yaml
+from typing import TYPE_CHECKING, Any
 
 from agent.spoolfile import SpoolFile
 from agent.spoolitem import Item
-from tests.integration.mosquitto import Mosquitto
-from tests.integration.subscriber import Received, Subscriber
+from tests.bench.spoolground import RATE_HZ, SOON_S, SpoolGround, write
+from tests.integration.subscriber import Received, Subscriber, until
 
-ROOT = Path(__file__).parents[2]
-RATE_HZ = 30
+if TYPE_CHECKING:
+    import subprocess
+
 BODY_BYTES = 300
-SOON_S = 60.0
+LATE_MESSAGES = 100
+"""A late reader comes when the broker has taken so many without it."""
+
 BASELINE_S = 30.0
 """The broker is there for so long at the most before it is taken away."""
+
+
+class Reader(Subscriber):
+    """Comes back to a broker only while `may_come` is set."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__(port, "s/#", qos=1)
+        self.may_come = threading.Event()
+        self.may_come.set()
+
+    def _set_subscribed(self, value: bool) -> None:
+        super()._set_subscribed(value)
+        # Called after every connection and attempt.
+        if not value:
+            self.may_come.wait()
 
 
 def p95(values: list[float]) -> float:
@@ -56,45 +74,14 @@ def is_live(message: Received, topic: str, since: float) -> bool:
     return bool(said["ts"] > since and not said["replay"])
 
 
-def outage(folder: Path, seconds: float) -> dict[str, Any]:
+def outage(folder: Path, seconds: float, mode: str, queued: int) -> dict[str, Any]:
     """Run the agent, take the broker away for a while, and read everything that comes."""
-    broker = Mosquitto(
-        # The reader is slower than the replay: nothing is to be dropped for it.
-        folder / "broker",
-        {"plain": ("allow_anonymous true",)},
-        ("max_queued_messages 0",),
-    )
-    broker.start()
-    config = {
-        "device": {"id": "d"},
-        "mqtt": {
-            "host": "127.0.0.1",
-            "port": broker.port,
-            "prefix": "s",
-            "telemetry_interval_s": 2,
-            "reconnect_max_s": 1,
-        },
-        "cameras": {"scene": {"source": f"synthetic://320x240@{RATE_HZ}"}},
-        "models": {
-            "main": {
-                "path": str(ROOT / "examples/conveyor/conveyor-n.onnx"),
-                "threads": 1,
-                "backend": "onnxruntime",
-                "precision": "fp32",
-            }
-        },
-        "spool": {"dir": str(folder / "spool"), "detections": True},
-    }
-    path = folder / "agent.yaml"
-    path.write_text(yaml.safe_dump(config))
-    log = (folder / "agent.log").open("wb")
+    ground = SpoolGround(folder, {"telemetry_interval_s": 2, "reconnect_max_s": 1}, {}, queued)
+    broker = ground.broker
     rest = threading.Event()
-    with Subscriber(broker.port, "s/#", qos=1) as reader:
+    with Reader(broker.port) as reader:
         topic = "s/d/cam/scene/detections"
-        agent = subprocess.Popen(
-            [sys.executable, "-m", "agent", "run", "-c", str(path)], stderr=log, cwd=ROOT,
-            env={**os.environ, "XDG_CACHE_HOME": str(folder / "cache")},
-        )  # fmt: skip
+        agent = ground.start()
         try:
             reader.wait_for(lambda _: len(reader.on(topic)) > RATE_HZ * 3, SOON_S)
             rest.wait(min(seconds, BASELINE_S))
@@ -104,11 +91,7 @@ def outage(folder: Path, seconds: float) -> dict[str, Any]:
             rest.wait(seconds)
             flash = written_bytes(agent.pid) - online
             back_at = time.time()
-            # What is acknowledged before the reader is back is not seen by it.
-            agent.send_signal(signal.SIGSTOP)
-            broker.start()
-            reader.wait_subscribed(SOON_S)
-            agent.send_signal(signal.SIGCONT)
+            bring_back(ground, reader, agent, late=mode == "late")
             began = time.monotonic()
             reader.wait_for(lambda all_: is_live(all_[-1], topic, back_at), SOON_S + seconds)
             caught_up_s = time.monotonic() - began
@@ -128,6 +111,9 @@ def outage(folder: Path, seconds: float) -> dict[str, Any]:
     during = [m["lat_ms"]["total"] for m in first if away_at + 1 < m["ts"] < back_at]
     return {
         "seconds_away": seconds,
+        "reader": mode,
+        "max_queued_messages": queued,
+        "broker": ground.broker_says(),
         "messages": len(seqs),
         "first_missing": sorted(set(range(max(seqs))) - set(seqs))[:5],
         "lost": (max(seqs) + 1 - len(seqs)) if seqs else None,
@@ -147,6 +133,24 @@ def outage(folder: Path, seconds: float) -> dict[str, Any]:
         ),
         "spool": spool,
     }
+
+
+def bring_back(
+    ground: SpoolGround, reader: Reader, agent: subprocess.Popen[bytes], *, late: bool
+) -> None:
+    """Start the broker; what it takes while nobody is subscribed it gives to nobody."""
+    if not late:
+        agent.send_signal(signal.SIGSTOP)
+        ground.broker.start()
+        reader.wait_subscribed(SOON_S)
+        agent.send_signal(signal.SIGCONT)
+        return
+    reader.may_come.clear()
+    before = ground.broker_says()["taken"]
+    ground.broker.start()
+    until(lambda: ground.broker_says()["taken"] >= before + LATE_MESSAGES, SOON_S)
+    reader.may_come.set()
+    reader.wait_subscribed(SOON_S)
 
 
 def amplification(folder: Path, batch: int, messages: int = 1800) -> dict[str, Any]:
@@ -177,6 +181,8 @@ def main() -> None:
     """Measure, print, and write where asked."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=30.0)
+    parser.add_argument("--reader", choices=("ready", "late"), default="ready")
+    parser.add_argument("--queued", type=int, default=0, help="Mosquitto's max_queued_messages")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--folder", type=Path, help="on the disk to measure")
     options = parser.parse_args()
@@ -184,13 +190,9 @@ def main() -> None:
         folder = Path(name)
         report = {
             "write_amplification": [amplification(folder, batch) for batch in (1, 30, 300)],
-            "outage": outage(folder, options.seconds),
+            "outage": outage(folder, options.seconds, options.reader, options.queued),
         }
-    text = json.dumps(report, indent=2)
-    print(text)
-    if options.json is not None:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(text + "\n")
+    write(report, options)
 
 
 if __name__ == "__main__":

@@ -9,11 +9,8 @@ is away, so that what it had spooled must come from the disk of the next life.
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import statistics
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -21,76 +18,27 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from tests.integration.environment import installed
-from tests.integration.mosquitto import Mosquitto
+from tests.bench.spoolground import SOON_S, SpoolGround, is_detection, write
 from tests.integration.subscriber import Received, Subscriber
 
-ROOT = Path(__file__).parents[2]
-RATE_HZ = 30
-SOON_S = 60.0
 FLUSH_S = 0.2
-
-
-class Drill:
-    """One agent's lives.
-
-    Args:
-        folder: for everything.
-        broker: that the agent speaks to.
-    """
-
-    def __init__(self, folder: Path, broker: Mosquitto) -> None:
-        self._folder = folder
-        self._path = folder / "agent.yaml"
-        model = str(ROOT / "examples/conveyor/conveyor-n.onnx")
-        config = {
-            "device": {"id": "d"},
-            "mqtt": {
-                "host": "127.0.0.1",
-                "port": broker.port,
-                "prefix": "u",
-                "telemetry_interval_s": 1,
-                "reconnect_initial_s": 0.1,
-                "reconnect_max_s": 0.5,
-            },
-            "cameras": {"scene": {"source": f"synthetic://320x240@{RATE_HZ}"}},
-            "models": {"main": {"path": model, "threads": 1, "backend": "onnxruntime"}},
-            "spool": {
-                "dir": str(folder / "spool"),
-                "detections": True,
-                "flush_interval_s": FLUSH_S,
-            },
-        }
-        self._path.write_text(yaml.safe_dump(config))
-
-    def start(self) -> subprocess.Popen[bytes]:
-        """Begin a life."""
-        with (self._folder / "agent.log").open("ab") as log:
-            return subprocess.Popen(
-                [sys.executable, "-m", "agent", "run", "-c", str(self._path)],
-                stderr=log,
-                cwd=ROOT,
-                env={**installed(), "XDG_CACHE_HOME": str(self._folder / "cache")},
-            )
 
 
 def is_first(message: Received, known: set[str]) -> bool:
     """Whether it is a detection of a life that nothing was heard of yet."""
-    return message.topic.endswith("/detections") and message.json["boot"] not in known
+    return is_detection(message) and message.json["boot"] not in known
 
 
 def drill(folder: Path, kills: int) -> dict[str, Any]:
     """Kill, and look what came."""
-    broker = Mosquitto(folder / "broker", {"plain": ("allow_anonymous true",)})
-    broker.start()
-    lives = Drill(folder, broker)
+    mqtt = {"telemetry_interval_s": 1, "reconnect_initial_s": 0.1, "reconnect_max_s": 0.5}
+    lives = SpoolGround(folder, mqtt, {"flush_interval_s": FLUSH_S})
+    broker = lives.broker
     choose = random.Random(1)
     rest = threading.Event()
     known: set[str] = set()
     serving_s: list[float] = []
-    with Subscriber(broker.port, "u/d/#", qos=1) as reader:
+    with Subscriber(broker.port, "s/d/#", qos=1) as reader:
         for life in range(kills + 1):
             began = time.monotonic()
             agent = lives.start()
@@ -127,7 +75,7 @@ def account(messages: list[Received]) -> dict[str, Any]:
     by_boot: dict[str, list[int]] = defaultdict(list)
     damaged = failures = replayed = 0
     for message in messages:
-        if message.topic.endswith("/detections"):
+        if is_detection(message):
             by_boot[message.json["boot"]].append(message.json["seq"])
             replayed += message.json["replay"]
         elif message.topic.endswith("/telemetry"):
@@ -159,11 +107,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="on the disk to use")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
-        text = json.dumps(drill(Path(name), options.kills), indent=2)
-    print(text)
-    if options.json is not None:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(text + "\n")
+        write(drill(Path(name), options.kills), options)
 
 
 if __name__ == "__main__":

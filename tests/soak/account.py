@@ -10,6 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+EVENTS = "events"
+"""The stream of events."""
+
 
 @dataclass(frozen=True)
 class Arrival:
@@ -43,6 +46,9 @@ class Account:
         repeated: came more than once, which QoS 1 allows.
         replayed: waited while the broker was away.
         lost_in_broker: missing where the broker was killed between its neighbours.
+        late: came after a newer one of their stream.
+        missing: never came, though a newer one did.
+        unexplained: frames that `dropped` does not add up to.
         faults: sentences, one for each thing that must not be; at most `MAX_FAULTS`.
     """
 
@@ -50,6 +56,9 @@ class Account:
     repeated: int = 0
     replayed: int = 0
     lost_in_broker: int = 0
+    late: int = 0
+    missing: int = 0
+    unexplained: int = 0
     faults: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
@@ -77,6 +86,7 @@ def account(arrivals: list[Arrival], broker_kills_s: list[float] = ()) -> Accoun
         result.messages += 1
         result.replayed += arrival.replay
         if arrival.seq < newest.get(key, -1):
+            result.late += 1
             result.faults.append(f"{key}: {arrival.seq} came after {newest[key]}")
         newest[key] = max(arrival.seq, newest.get(key, -1))
     for key, seen in streams.items():
@@ -99,10 +109,12 @@ def _gaps(
             if any(since <= kill <= here.at_s + KILL_S for kill in kills_s):
                 result.lost_in_broker += number - expected
             else:
+                result.missing += number - expected
                 result.faults.append(f"{key}: {expected} to {number - 1} never came")
         elif here.frame is not None and here.dropped is not None:
             last = -1 if before is None or before.frame is None else before.frame
             if here.frame - last != 1 + here.dropped:
+                result.unexplained += 1
                 result.faults.append(
                     f"{key}: {number} is of frame {here.frame}, the one before of {last}, "
                     f"and {here.dropped} are told as dropped"

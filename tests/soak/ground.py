@@ -1,10 +1,10 @@
-"""The ground of a soak: a real agent with a supervisor, broker, camera, line, disk and consumer."""
+"""The ground of a soak: a real agent, its supervisor, broker, camera, lines, disk and consumer."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import signal
+import os
 import sqlite3
 import subprocess
 import sys
@@ -13,25 +13,25 @@ import time
 from pathlib import Path
 from typing import Any
 
-import psutil
 import yaml
 
-from tests.integration.environment import installed
+from agent.spoolfile import SpoolFile
+from agent.spoolitem import EVENT, PRIORITIES
 from tests.integration.mosquitto import Mosquitto
 from tests.integration.servers import RtspServer, has_rtsp_server
 from tests.integration.subscriber import Received, Subscriber
-from tests.soak.account import Arrival
+from tests.soak.account import EVENTS, Arrival
+from tests.soak.clock import WallClock
 from tests.soak.link import Link
+from tests.soak.supervisor import Supervisor
 from tests.vectors.models import make_model
 
 ROOT = Path(__file__).parents[2]
 PREFIX = "soak"
-SAMPLE_S = 1.0
-RESTART_S = 0.2
-"""The supervisor's RestartSec=."""
-STOP_S = 15.0
 DISK_KIB = 4096
 TRACEBACK = "Traceback (most recent call last)"
+ALL_MESSAGES = 1 << 20
+"""More messages than a spool here can hold."""
 
 
 class Consumer(Subscriber):
@@ -53,7 +53,7 @@ def arrivals(messages: list[Received], times: list[float]) -> list[Arrival]:
     for message, at_s in zip(messages, times, strict=False):
         if message.retain:
             continue
-        if message.topic.endswith("/detections"):
+        if is_detection(message):
             m = message.json
             found.append(
                 Arrival(
@@ -62,16 +62,24 @@ def arrivals(messages: list[Received], times: list[float]) -> list[Arrival]:
             )
         elif message.topic.endswith("/events"):
             m = message.json
-            found.append(Arrival(m["boot"], "events", m["seq"], at_s, replay=m["replay"]))
+            found.append(Arrival(m["boot"], EVENTS, m["seq"], at_s, replay=m["replay"]))
     return found
+
+
+def is_detection(message: Received) -> bool:
+    """Whether a camera's result."""
+    return message.topic.endswith("/detections")
 
 
 class Ground:
     """Everything real; `close` ends all of it.
 
+    Args:
+        folder: for everything; what is left there after a soak is the agent's log.
+        fps: of the synthetic camera.
+
     Attributes:
-        crashes: ends of the agent that nobody here caused.
-        lives: samples of time, resident bytes and descriptors for each life of the agent.
+        supervisor: of the agent.
         missing: what cannot be done on this machine, and why.
     """
 
@@ -79,53 +87,50 @@ class Ground:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.missing: list[str] = []
-        self.crashes: list[str] = []
-        self.lives: list[list[tuple[float, int, int]]] = []
         self.began_s = time.monotonic()
         self.broker = Mosquitto(
+            # The consumer may be slower than a replay: nothing is to be dropped for it.
             folder / "broker", {"plain": ("allow_anonymous true",)}, ("max_queued_messages 0",)
-        )
+        )  # fmt: skip
         self.broker.start()
         self.link = Link(self.broker.port)
         self.rtsp = RtspServer() if has_rtsp_server() else None
+        self.camera_link: Link | None = None
         if self.rtsp is None:
             self.missing.append("rtsp: no GStreamer RTSP server here")
         else:
             self.rtsp.start()
+            self.camera_link = Link(self.rtsp.port, seed=1)
+        self.clock = WallClock(folder)
+        if self.clock.missing:
+            self.missing.append(self.clock.missing)
         self.disk = folder / "disk"
         self.disk.mkdir(exist_ok=True)
         self._mounted = self._mount()
         model = folder / "tiny.onnx"
         make_model(model, "detect", "yolo", nc=3, size=64)
-        self._config = folder / "vigia.yaml"
-        self._config.write_text(yaml.safe_dump(self._settings(model, fps)))
+        config = folder / "vigia.yaml"
+        config.write_text(yaml.safe_dump(self._settings(model, fps)))
         self.log = folder / "agent.log"
         self.consumer = Consumer(self.broker.port)
         self.consumer.__enter__()
-        self.agent: subprocess.Popen[bytes] | None = None
-        self._expected = False
-        self._running = threading.Event()
-        self._closing = False
-        self._supervisor = threading.Thread(target=self._supervise, daemon=True)
+        self.supervisor = Supervisor(
+            [sys.executable, "-m", "agent", "run", "-c", str(config)],
+            {**os.environ, "PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(folder / "cache"),
+             "XDG_STATE_HOME": str(folder / "state"), **self.clock.environment},
+            self.log,
+            folder / "notify",
+        )  # fmt: skip
+        self._rest = threading.Event()
 
     @property
     def has_disk(self) -> bool:
+        """Whether the spool has a small disk of its own, that can be filled."""
         return self._mounted
 
-    def start(self) -> None:
-        """Start the agent and whoever starts it again."""
-        self._supervisor.start()
-        assert self._running.wait(10)
-
-    def kill_agent(self, number: signal.Signals = signal.SIGKILL) -> None:
-        """End the agent; the supervisor starts it again."""
-        process = self.agent
-        assert process is not None
-        self._expected = True
-        self._running.clear()
-        process.send_signal(signal.SIGCONT)
-        process.send_signal(number)
-        assert self._running.wait(STOP_S + 10), "the agent was not started again"
+    def rest(self, seconds: float) -> None:
+        """Let things go on for a while."""
+        self._rest.wait(seconds)
 
     def fill_disk(self) -> None:
         """Leave no byte where the spool is."""
@@ -134,14 +139,27 @@ class Ground:
                 file.write(b"x" * 4096)
 
     def free_disk(self) -> None:
+        """Make room again."""
         (self.disk / "fill").unlink(missing_ok=True)
+
+    def wait_served(self, timeout_s: float) -> float:
+        """Wait for a detection of a run that nothing was heard of yet.
+
+        Returns:
+            Seconds since the present process was started.
+        """
+        life = self.supervisor.lives[-1]
+        known = self._boots(life.began_s)
+        self.consumer.wait_for(
+            lambda messages: any(is_detection(m) and m.json["boot"] not in known
+                                 for m in messages[-20:]),
+            timeout_s,
+        )  # fmt: skip
+        return time.monotonic() - life.began_s
 
     def spool_check(self) -> str:
         """SQLite's own word on the spool's file; empty if all is well or there is none yet."""
-        files = [p for p in (self.disk / "spool").glob("*") if p.suffix in (".db", ".sqlite", "")]
-        for file in files or (self.disk / "spool").glob("*.sqlite3"):
-            if file.read_bytes()[:15] != b"SQLite format 3":
-                continue
+        for file in (self.disk / "spool").glob("*.db"):
             with contextlib.closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as base:
                 answer = base.execute("PRAGMA integrity_check").fetchone()[0]
             if answer != "ok":
@@ -149,36 +167,40 @@ class Ground:
         damaged = [p.name for p in (self.disk / "spool").glob("*damaged*")]
         return f"set aside: {damaged}" if damaged else ""
 
+    def left_on_disk(self) -> list[tuple[str, str, int]]:
+        """Run, stream and number of what the spool still holds; the agent has ended."""
+        found = []
+        for path in (self.disk / "spool").glob("*.db"):
+            file = SpoolFile(path)
+            for priority in PRIORITIES:
+                items = file.read(priority, -1, ALL_MESSAGES)
+                found += [(i.boot, EVENTS if priority == EVENT else i.stream, i.seq) for i in items]
+            file.close()
+        return found
+
     def tracebacks(self) -> int:
-        text = self.log.read_text("utf-8", "replace")
-        return text.count(TRACEBACK)
+        """Exceptions that nobody handled, by the agent's log."""
+        return self.log.read_text("utf-8", "replace").count(TRACEBACK)
 
-    def close(self) -> int:
-        """Stop everything as an operator would.
+    def stop_agent(self) -> int:
+        """As an operator would; returns its exit code."""
+        return self.supervisor.close()
 
-        Returns:
-            The agent's exit code; -9 if it had to be killed.
-        """
-        self._closing = self._expected = True
-        process = self.agent
-        code = 0
-        if process is not None:
-            process.send_signal(signal.SIGCONT)
-            process.send_signal(signal.SIGTERM)
-            try:
-                code = process.wait(STOP_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                code = process.wait(10)
-        self._supervisor.join(10)
+    def close(self) -> None:
+        """End the rest."""
         self.consumer.__exit__()
         self.link.close()
+        if self.camera_link is not None:
+            self.camera_link.close()
         if self.rtsp is not None:
             self.rtsp.kill()
         self.broker.kill()
         if self._mounted:
             subprocess.run(["umount", "--lazy", self.disk], check=False)
-        return code
+
+    def _boots(self, before_s: float) -> set[str]:
+        pairs = zip(list(self.consumer.messages), list(self.consumer.times), strict=False)
+        return {m.json["boot"] for m, at_s in pairs if at_s < before_s and is_detection(m)}
 
     def _mount(self) -> bool:
         options = f"size={DISK_KIB}k,mode=0700"
@@ -193,9 +215,9 @@ class Ground:
 
     def _settings(self, model: Path, fps: int) -> dict[str, Any]:
         cameras: dict[str, Any] = {"made": {"source": f"synthetic://320x240@{fps}"}}
-        if self.rtsp is not None:
+        if self.camera_link is not None:
             cameras["rtsp"] = {
-                "source": self.rtsp.url(),
+                "source": f"rtsp://127.0.0.1:{self.camera_link.port}/stream",
                 "stall_timeout_s": 2,
                 "open_timeout_s": 5,
                 "reconnect_max_s": 1,
@@ -220,40 +242,8 @@ class Ground:
                       "max_bytes": 2**20 * 2, "flush_interval_s": 0.5},
         }  # fmt: skip
 
-    def _supervise(self) -> None:
-        while not self._closing:
-            with self.log.open("ab") as log:
-                self.agent = subprocess.Popen(
-                    [sys.executable, "-m", "agent", "run", "-c", str(self._config)],
-                    stdout=log,
-                    stderr=log,
-                    cwd=ROOT,
-                    env={**installed(), "XDG_CACHE_HOME": str(self.folder / "cache"),
-                         "XDG_STATE_HOME": str(self.folder / "state")},
-                )  # fmt: skip
-            self._expected = False
-            self._running.set()
-            self._watch(self.agent)
-            if not self._expected:
-                self.crashes.append(f"exit code {self.agent.returncode}")
-            if not self._closing:
-                time.sleep(RESTART_S)
-
-    def _watch(self, process: subprocess.Popen[bytes]) -> None:
-        samples: list[tuple[float, int, int]] = []
-        self.lives.append(samples)
-        look = psutil.Process(process.pid)
-        while True:
-            try:
-                process.wait(SAMPLE_S)
-            except subprocess.TimeoutExpired:
-                with contextlib.suppress(psutil.Error):
-                    since = time.monotonic() - self.began_s
-                    samples.append((since, look.memory_info().rss, look.num_fds()))
-                continue
-            return
-
 
 def write_json(path: Path, value: object) -> None:
+    """Write a report."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value, indent=2) + "\n")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.soak.soak import draw, drill, soak
+from tests.soak.drill import drill
+from tests.soak.plot import draw
+from tests.soak.soak import soak
 
 pytestmark = pytest.mark.slow
 
