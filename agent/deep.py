@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from agent import deepbroker, deepcamera, deepclock, deephost, deeprights, deepversions
-from agent.check import GRACE_S, Finding, run_probes
+from agent.check import GRACE_S, Finding, check, run_probes
+from agent.deepfix import completed
 from agent.deepmachine import Machine
 from agent.device import device_id
 from agent.doctor_host import HostFiles
@@ -16,7 +16,7 @@ from agent.plans import default_cache_dir
 from agent.statefolder import spool_folder, state_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterator
     from pathlib import Path
 
     from agent.check import Probe
@@ -25,9 +25,19 @@ if TYPE_CHECKING:
 LIMIT_S = 180.0
 """For all of it; imports of large libraries from a slow card take most."""
 
-LAST_RESORT = (
-    "see docs/how-to/troubleshoot.md, and send a `vigia support-bundle` if it does not help"
-)
+
+def full_check(
+    config: Config, config_path: Path, *, network: bool = True, timeout_s: float = 10.0
+) -> list[Finding]:
+    """`agent.check.check`, then `deep_check`; each that is not good with something to do.
+
+    Args: as `deep_check`.
+    """
+    found = completed(check(config, network=network, timeout_s=timeout_s))
+    failed = {finding.name for finding in found if finding.status == "fail"}
+    return found + deep_check(
+        config, config_path, network=network, timeout_s=timeout_s, failed=failed
+    )
 
 
 def deep_check(
@@ -36,6 +46,7 @@ def deep_check(
     *,
     network: bool = True,
     timeout_s: float = 10.0,
+    failed: Collection[str] = (),
     machine: Machine | None = None,
 ) -> list[Finding]:
     """Look at everything at the same time; after `agent.check.check`, as cameras serve few readers.
@@ -45,17 +56,14 @@ def deep_check(
         config_path: where it is from.
         network: False leaves broker, cameras and time servers alone.
         timeout_s: for each camera and the broker.
+        failed: names of findings of `agent.check.check`; a camera or broker that cannot be reached
+            is not looked into, and not told twice.
         machine: another one than this, in tests.
     """
     tried = probes(config, config_path, network, timeout_s, machine or Machine())
+    told = {f"{name}.stream" for name in failed} | ({"mqtt.acl"} if "mqtt" in failed else set())
+    tried = [(name, look) for name, look in tried if name not in told]
     return completed(run_probes(tried, LIMIT_S + 2 * timeout_s + GRACE_S))
-
-
-def completed(findings: Iterable[Finding]) -> list[Finding]:
-    """The same, each that is not good with something to do."""
-    return [
-        f if f.status == "ok" or f.fix else replace(f, fix=LAST_RESORT) for f in findings
-    ]  # fmt: skip
 
 
 def probes(

@@ -44,7 +44,10 @@ def power(host: Host) -> Iterator[Finding]:
             what = "the processor's governor is `powersave`: its lowest clock"
             yield Finding("power", "warn", what, "cpupower frequency-set -g schedutil")
         else:
-            yield Finding("power", "ok", f"no power modes; governor {', '.join(governors) or '-'}")
+            clocks = f"the processor's governor is {', '.join(governors)}" if governors else ""
+            yield Finding(
+                "power", "ok", clocks or "this machine has no power modes or clocks to set"
+            )
         return
     if not host.power_mode:
         what = "the power mode is not known: nvpmodel has written no state"
@@ -115,6 +118,9 @@ def disks(places: Mapping[str, Path]) -> Iterator[Finding]:
 
 def _disk(name: str, place: Path, found: os.statvfs_result) -> Finding:
     free = found.f_bavail * found.f_frsize
+    if not found.f_blocks:
+        fix = "set a folder on a disk: updates.state_dir, spool.dir or pipeline.cache_dir"
+        return Finding(name, "fail", f"{place} is on a file system that keeps no files", fix)
     what = f"{place}: {free // MB} MB free"
     if found.f_flag & os.ST_RDONLY:
         fix = "mount it writable, or look in `dmesg` whether the card is failing"

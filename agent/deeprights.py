@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.check import Finding
+from agent.redact import secrets_of
+from agent.references import REFERENCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from pathlib import Path
 
     from agent.config import Config
     from agent.deepmachine import Machine
@@ -36,7 +39,8 @@ def look(
     for name, place in places.items():
         yield folder(name, place)
     for name, camera in config.cameras.items():
-        if camera.enabled and camera.source.startswith("/dev/"):
+        # One that is not there is told by the camera's own check.
+        if camera.enabled and camera.source.startswith("/dev/") and Path(camera.source).exists():
             yield node(f"permissions.{name}", camera.source, "video")
     for gpu in GPU_NODES:
         if (machine.root / gpu).exists():
@@ -46,8 +50,14 @@ def look(
 def secrets(config: Config, config_path: Path) -> Iterator[Finding]:
     """Files that only the agent may read."""
     mqtt = config.mqtt
-    hidden = mqtt.password is not None or any("@" in c.source for c in config.cameras.values())
-    files: list[Path] = [config_path] if hidden else []
+    files: list[Path] = []
+    with contextlib.suppress(OSError):
+        text = config_path.read_text("utf-8", errors="replace")
+        if any(secret and secret in text for secret in secrets_of(config)):
+            files.append(config_path)
+        # Those that `${file:...}` names.
+        named = (r["name"] for r in REFERENCE.finditer(text) if r["kind"] == "file")
+        files += [config_path.parent / name for name in named]
     if mqtt.tls is not None and mqtt.tls.key_file is not None:
         files.append(mqtt.tls.key_file)
     for path in files:
@@ -58,10 +68,8 @@ def secrets(config: Config, config_path: Path) -> Iterator[Finding]:
             yield Finding("permissions.secrets", "fail", what, "give its right path")
             continue
         if mode & stat.S_IRWXO:
-            what = f"{path} may be read by everybody, and it can hold a secret"
-            yield Finding(
-                "permissions.secrets", "warn", what, f"chmod 600 {path}, owned by the agent"
-            )
+            what = f"{path} may be read by everybody, and it holds a secret"
+            yield Finding("permissions.secrets", "warn", what, f"chmod o= {path}")
         else:
             yield Finding("permissions.secrets", "ok", f"{path} is closed to others")
 
@@ -85,8 +93,6 @@ def folder(name: str, place: Path) -> Finding:
 
 def node(key: str, path: str, groups: str) -> Finding:
     """A device that must be opened."""
-    if not os.path.exists(path):  # noqa: PTH110 - a text from the configuration
-        return Finding(key, "fail", f"{path} is not there", "plug it in, and see `ls /dev/video*`")
     if os.access(path, os.R_OK | os.W_OK):
         return Finding(key, "ok", f"{path} can be opened by {_who()}")
     fix = f"add the user to the group {groups}: sudo usermod -aG video,render NAME, log in anew"

@@ -30,7 +30,10 @@ OPTIONAL = ("tensorrt", "pycuda.driver", "openvino")
 CODE = """
 import importlib, sys
 module = importlib.import_module(sys.argv[1])
-print(getattr(module, "__version__", None) or getattr(module, "VERSION_TEXT", "") or "?")
+version = getattr(module, "__version__", None) or getattr(module, "VERSION_TEXT", None)
+if not version:
+    version = importlib.import_module(sys.argv[1].partition(".")[0]).__version__
+print(version.partition("-")[0])
 if sys.argv[1] == "cv2":
     lines = module.getBuildInformation().splitlines()
     print("gstreamer" if any("GStreamer" in l and "YES" in l for l in lines) else "-")

@@ -8,9 +8,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from agent import askagent
-from agent.check import as_dicts, check
+from agent.check import as_dicts
 from agent.configfile import load, shown
-from agent.deep import completed, deep_check
+from agent.deep import full_check
 from agent.deepmachine import Machine
 from agent.doctor_host import HostFiles
 from agent.errors import ServiceError
@@ -86,9 +86,7 @@ def _asked(path: Path, what: str) -> str:
 
 def _checks(path: Path, network: bool, timeout_s: float) -> str:
     config: Config = load(path)
-    found = completed(check(config, network=network, timeout_s=timeout_s))
-    found += deep_check(config, path, network=network, timeout_s=timeout_s)
-    return _dump(as_dicts(found))
+    return _dump(as_dicts(full_check(config, path, network=network, timeout_s=timeout_s)))
 
 
 def _host(machine: Machine) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import cv2
 
+from agent.capture.probe import steady_fps
 from agent.capture.rtsp import open_rtsp_packets
 from agent.errors import CaptureError
 
@@ -34,6 +35,7 @@ class Stream:
         size: bytes of all of them.
         keys: which of them were key frames, counted from 0.
         delay: pictures that are sent before they are shown, so by how many B-frames delay; 0: none.
+        rate: pictures a second once what the camera had held back was through; 0: not known.
     """
 
     codec: str
@@ -43,10 +45,13 @@ class Stream:
     size: int
     keys: tuple[int, ...]
     delay: int = 0
+    rate: float = 0.0
 
     @property
     def fps(self) -> float:
-        """Pictures a second, as they came."""
+        """Pictures a second."""
+        if self.rate:
+            return self.rate
         return (self.packets - 1) / self.seconds if self.seconds > 0 and self.packets > 1 else 0.0
 
     @property
@@ -81,6 +86,7 @@ def watch(config: CameraConfig, seconds: float) -> Stream:
 
 def _read(capture: cv2.VideoCapture, seconds: float) -> Stream:
     keys: list[int] = []
+    arrivals: list[float] = []
     count = size = 0
     first = last = time.monotonic()
     while count < MAX_PACKETS and (count == 0 or last - first < seconds):
@@ -89,6 +95,7 @@ def _read(capture: cv2.VideoCapture, seconds: float) -> Stream:
             break
         last = time.monotonic()
         first = first if count else last
+        arrivals.append(last)
         if capture.get(cv2.CAP_PROP_LRF_HAS_KEY_FRAME):
             keys.append(count)
         count, size = count + 1, size + int(packet.size)
@@ -105,4 +112,5 @@ def _read(capture: cv2.VideoCapture, seconds: float) -> Stream:
         size=size,
         keys=tuple(keys),
         delay=max(0, int(capture.get(delay))) if delay is not None else 0,
+        rate=steady_fps(arrivals),
     )

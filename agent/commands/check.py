@@ -42,14 +42,12 @@ def check(
 
     settings = load(config)
     with output(stderr=True).status("trying models, cameras and broker ..."):
-        findings = look(settings, network=not no_network, timeout_s=timeout_s)
-    if deep:
-        from agent.deep import completed, deep_check
+        if deep:
+            from agent.deep import full_check
 
-        with output(stderr=True).status("looking at the machine ..."):
-            findings = completed(findings) + deep_check(
-                settings, config, network=not no_network, timeout_s=timeout_s
-            )
+            findings = full_check(settings, config, network=not no_network, timeout_s=timeout_s)
+        else:
+            findings = look(settings, network=not no_network, timeout_s=timeout_s)
     if json_output:
         typer.echo(json.dumps(as_dicts(findings)))
     else:

@@ -38,16 +38,17 @@ def output(*, stderr: bool = False) -> Console:
 
 
 def findings_table(findings: Iterable[Finding]) -> Table:
-    """One line for each finding."""
+    """One line for each finding, and one below it for what to do."""
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column()
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for finding in findings:
-        what = finding.what + (f"; {finding.fix}" if finding.fix else "")
         table.add_row(
-            Text(finding.status, STYLES[finding.status]), plain(finding.name), plain(what)
+            Text(finding.status, STYLES[finding.status]), plain(finding.name), plain(finding.what)
         )
+        if finding.fix:
+            table.add_row("", "", plain(f"-> {finding.fix}"))
     return table
 
 

@@ -1,5 +1,6 @@
 """`vigia check --deep` on machines made of files, and on answers made by hand."""
 
+import ast
 import signal
 import socket
 import struct
@@ -9,11 +10,22 @@ from pathlib import Path
 
 import pytest
 
-from agent import deepbroker, deepcamera, deepclock, deephost, deeprights, deepversions
+from agent import (
+    check,
+    deep,
+    deepbroker,
+    deepcamera,
+    deepclock,
+    deephost,
+    deeprights,
+    deepversions,
+)
+from agent.capture import rtsp_reason
 from agent.capture.packets import Stream
 from agent.check import Finding
 from agent.config import Config
-from agent.deep import completed, probes
+from agent.deep import deep_check, probes
+from agent.deepfix import completed, fix_for
 from agent.deepmachine import MAX_FILE_BYTES, Machine, Ran
 from agent.deepmatrix import RELEASES, judge, release_of
 from agent.doctor_host import Host, HostFiles, Zone
@@ -278,7 +290,7 @@ def test_a_certificate_that_ends_soon_is_told(end, status):
 
 def test_secrets_that_everybody_may_read_are_told(tmp_path):
     file = tmp_path / "agent.yaml"
-    file.write_text("x")
+    file.write_text("password: hunter22")
     config = Config.model_validate(
         {"mqtt": {"host": "h", "password": "hunter22", "username": "u"},
          "cameras": {"a": {"source": "synthetic://64x64@30"}}}
@@ -300,10 +312,120 @@ def test_folders_and_devices_that_cannot_be_used_are_told(tmp_path):
     assert deeprights.node("x", str(tmp_path / "video0"), "video").status == "fail"
 
 
+SOURCES = sorted([*Path(deepclock.__file__).parent.glob("deep*.py"), Path(check.__file__)])
+
+
+def made(source: Path):
+    """Every call of `Finding` in a file, by line, with the arguments as written."""
+    for node in ast.walk(ast.parse(source.read_text("utf-8"))):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Finding":
+            yield node.lineno, [ast.unparse(a) for a in node.args]
+
+
+def without_fix(source: Path):
+    """Those of them that are not good, or need not be, and do not say what to do."""
+    return [
+        (line, args)
+        for line, args in made(source)
+        if args[1] != "'ok'"
+        # What is given by `*` is what to do, too.
+        and not any(a.startswith("*") for a in args)
+        and (len(args) < 4 or args[3] == "''")
+    ]
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.name)
+def test_nothing_is_found_wrong_in_the_code_without_saying_what_to_do(source):
+    assert not without_fix(source)
+
+
+def test_the_search_for_findings_without_a_fix_finds_one(tmp_path):
+    file = tmp_path / "x.py"
+    file.write_text('Finding("a", "warn", "hot")\nFinding("b", "ok", "cool")\n')
+    assert without_fix(file) == [(1, ["'a'", "'warn'", "'hot'"])]
+
+
+@pytest.mark.parametrize(
+    ("what", "fix"),
+    [
+        ("rtsp://u:***@cam/1: wrong user or password", "%40"),
+        ("rtsp://cam/1: the camera has no stream of this name", "manual"),
+        ("rtsp://cam/1: what answers at cam:554 does not speak RTSP", "port"),
+        ("rtsp://cam/1: no answer from cam:554", "ping"),
+        ("rtsp://cam/1: something new", "vigia cameras probe"),
+    ],
+)
+def test_a_camera_that_fails_has_a_fix_that_fits(what, fix):
+    (finding,) = completed([Finding("cameras.a", "fail", what)])
+    assert fix in finding.fix
+
+
+def test_every_reason_of_an_rtsp_camera_has_a_fix_of_its_own():
+    for reason in rtsp_reason.REASONS.values():
+        assert "cameras probe" not in fix_for(Finding("cameras.a", "fail", reason)), reason
+
+
 def test_every_finding_that_is_not_good_has_something_to_do():
     (finding,) = completed([Finding("x", "fail", "broken")])
     assert "troubleshoot" in finding.fix
     assert completed([Finding("x", "ok", "good")])[0].fix == ""
+
+
+def test_what_cannot_be_reached_is_not_looked_into_and_not_told_twice(tmp_path, monkeypatch):
+    ran = []
+    monkeypatch.setattr(deep, "run_probes", lambda tried, _limit: ran.extend(tried) or [])
+    config = Config.model_validate(
+        {"mqtt": {"host": "broker"}, "cameras": {n: {"source": "rtsp://cam/1"} for n in "ab"}}
+    )
+    deep_check(config, tmp_path / "c", failed={"mqtt", "cameras.a"}, machine=Another(tmp_path))
+    names = {name for name, _ in ran}
+    assert "cameras.b.stream" in names
+    assert not {"cameras.a.stream", "mqtt.acl"} & names
+
+
+@pytest.mark.parametrize(
+    ("kept", "status", "words"),
+    [(True, "ok", "kernel"), (False, "warn", "nobody"), (None, "warn", "not known")],
+)
+def test_without_systemd_the_kernel_is_asked_about_the_clock(tmp_path, kept, status, words):
+    finding = deepclock.synchronised(Another(tmp_path), lambda: kept)
+    assert (finding.status, words in finding.what) == (status, True)
+
+
+def test_the_kernel_of_this_machine_answers_or_is_not_known():
+    assert deepclock.kernel_keeps() in (True, False, None)
+
+
+def test_a_file_is_told_to_be_open_only_if_a_secret_stands_in_it(tmp_path):
+    path, other = tmp_path / "agent.yaml", tmp_path / "password"
+    other.write_text("hunter22")
+    path.write_text("mqtt: {host: h, username: u, password: hunter22}\n")
+    path.chmod(0o644)
+    other.chmod(0o644)
+    config = Config.model_validate(
+        {
+            "mqtt": {"host": "h", "username": "u", "password": "hunter22"},
+            "cameras": {"a": {"source": "synthetic://64x64@30"}},
+        }
+    )
+    (found,) = deeprights.secrets(config, path)
+    assert (found.status, str(path) in found.fix) == ("warn", True)
+    path.write_text("mqtt: {host: h, username: u, password: '${file:password}'}\n")
+    (found,) = deeprights.secrets(config, path)
+    assert (found.status, str(other) in found.fix) == ("warn", True)
+    other.chmod(0o600)
+    assert not bad(deeprights.secrets(config, path))
+
+
+@pytest.mark.parametrize(
+    ("days", "status", "words"),
+    [(400, "ok", "399 more days"), (20, "warn", "19 more days"), (0.5, "warn", "12 more hours")],
+)
+def test_how_long_a_certificate_lasts_is_told_in_words(days, status, words):
+    now_s = 1_000_000_000.0
+    end = time.strftime("%b %d %H:%M:%S %Y GMT", time.gmtime(now_s + days * 86_400 - 1))
+    finding = deepbroker.expiry(end, now_s)
+    assert (finding.status, words in finding.what) == (status, True), finding
 
 
 def test_without_network_nothing_is_asked_of_cameras_and_broker(tmp_path):
