@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import secrets
+import shutil
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import psutil
 import pytest
 
@@ -14,6 +18,7 @@ from tests.integration.agents import (
     CONVEYOR,
     SOON_S,
     STOP_S,
+    Agents,
     assert_account,
     detections,
     has,
@@ -29,15 +34,40 @@ BUILD_S = 120.0
 """A build of the demo model with a few pictures takes 10 s on two idle cores;
 but it comes last, so on a machine that is busy with other things it waits."""
 
+FPS = 8
+"""Of the belt. With few frames a build, which has the lowest priority, gets the processor soon."""
+
 LOOSE = {"min_cosine": 0.5, "min_matched": 0.1, "max_score_drift": 0.5, "max_map_loss": 0.9}
 """What is tested here is not how right int8 is: few pictures make a quick build."""
 
 
-def conveyor(port: int, prefix: str, **model: object) -> dict:
-    """The example's belt and model, looped at the video's own speed."""
-    cameras = {
-        "belt": {"source": str(CONVEYOR / "sample.mp4"), "loop": True, "realtime": True},
-    }
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The example's belt, slower."""
+    path = tmp_path_factory.mktemp("belt") / "belt.mp4"
+    sample = cv2.VideoCapture(str(CONVEYOR / "sample.mp4"))
+    writer = None
+    for _ in range(5 * FPS):
+        read, picture = sample.read()
+        assert read
+        if writer is None:
+            size = (picture.shape[1], picture.shape[0])
+            writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), FPS, size)
+        writer.write(picture)
+    assert writer is not None
+    writer.release()
+    return path
+
+
+@pytest.fixture
+def conveyor(mosquitto, prefix, video) -> Callable[..., dict]:
+    """Makes settings for the test's own agents; arguments are the model's."""
+    return lambda **model: belt(mosquitto.ports["plain"], prefix, video, **model)
+
+
+def belt(port: int, prefix: str, video: Path, **model: object) -> dict:
+    """The example's model on a looped video at its own speed."""
+    cameras = {"belt": {"source": str(video), "loop": True, "realtime": True}}
     config = settings(port, prefix, CONVEYOR / "conveyor-n.onnx", cameras)
     config["models"]["main"].update({"threads": 2, "confidence": 0.4, "gate": LOOSE, **model})
     return config
@@ -85,21 +115,44 @@ def stop(process) -> None:
     assert process.wait(SOON_S) == 0
 
 
+@dataclass(frozen=True)
+class Life:
+    """In which an int8 engine was built.
+
+    Attributes:
+        messages: all that were published.
+        cache: folder with what it left.
+    """
+
+    messages: list[Received]
+    cache: Path
+
+
+@pytest.fixture(scope="module")
+def built(mosquitto, video, tmp_path_factory: pytest.TempPathFactory) -> Life:
+    """A build takes long: one serves all tests that begin after it."""
+    folder, port = tmp_path_factory.mktemp("built"), mosquitto.ports["plain"]
+    prefix, agents = f"test/{secrets.token_hex(4)}", Agents(folder)
+    with Subscriber(port, f"{prefix}/#") as reader:
+        try:
+            process = agents.start(belt(port, prefix, video, **int8()))
+            reader.wait_for(has("belt", 1), SOON_S)
+            reader.wait_for(build_is("ready"), BUILD_S)
+            reader.wait_for(
+                lambda all_: detections(all_, "belt")[-1]["model"]["precision"] == "int8", SOON_S
+            )
+            count = len(detections(reader.messages, "belt"))
+            reader.wait_for(has("belt", count + 20), SOON_S)
+            stop(process)
+            reader.wait_for(lambda all_: states(all_)[-1] == "offline", SOON_S)
+        finally:
+            agents.kill()
+    return Life(list(reader.messages), folder / "cache")
+
+
 @pytest.mark.slow
-def test_fp32_serves_at_once_int8_takes_over_and_is_there_at_once_the_next_time(
-    agents, mosquitto, subscriber, prefix
-):
-    config = conveyor(mosquitto.ports["plain"], prefix, **int8())
-    process = agents.start(config)
-    subscriber.wait_for(has("belt", 1), SOON_S)
-    subscriber.wait_for(build_is("ready"), BUILD_S)
-    subscriber.wait_for(
-        lambda all_: detections(all_, "belt")[-1]["model"]["precision"] == "int8", SOON_S
-    )
-    count = len(detections(subscriber.messages, "belt"))
-    subscriber.wait_for(has("belt", count + 20), SOON_S)
-    stop(process)
-    messages = subscriber.wait_for(lambda all_: states(all_)[-1] == "offline", SOON_S)
+def test_fp32_serves_at_once_and_int8_takes_over_without_a_gap(built):
+    messages = built.messages
     validate(messages)
     found = detections(messages, "belt")
     assert_account(found)
@@ -117,31 +170,25 @@ def test_fp32_serves_at_once_int8_takes_over_and_is_there_at_once_the_next_time(
     assert states(messages)[:1] == ["online"]
     assert "degraded" not in states(messages)
 
-    before = len(subscriber.messages)
-    process = agents.start(config)
-    subscriber.wait_for(lambda all_: has("belt", 10)(all_[before:]), SOON_S)
-    subscriber.wait_for(lambda all_: build_is("ready")(all_[before:]), SOON_S)
+
+@pytest.mark.slow
+def test_int8_is_there_at_once_the_next_time(built, conveyor, agents, subscriber, tmp_path):
+    shutil.copytree(built.cache, tmp_path / "cache")
+    process = agents.start(conveyor(**int8()))
+    subscriber.wait_for(has("belt", 10), SOON_S)
+    subscriber.wait_for(build_is("ready"), SOON_S)
     assert builders(process) == []
     stop(process)
-    again = subscriber.wait_for(lambda all_: states(all_[before:])[-1:] == ["offline"], SOON_S)
-    again = again[before:]
-    validate(again)
-    assert served(detections(again, "belt")) == [("onnxruntime", "int8")]
-    assert {b["state"] for b in build_states(again)} == {"ready"}
-    assert "started" not in build_states(again)[-1]
+    messages = subscriber.wait_for(lambda all_: states(all_)[-1:] == ["offline"], SOON_S)
+    validate(messages)
+    assert served(detections(messages, "belt")) == [("onnxruntime", "int8")]
+    assert {b["state"] for b in build_states(messages)} == {"ready"}
+    assert "started" not in build_states(messages)[-1]
 
 
 @pytest.mark.slow
-def test_auto_ends_with_what_the_report_chose(agents, mosquitto, subscriber, prefix):
-    quantize = {"calibration": str(CONVEYOR / "sample.mp4"), "images": 8}
-    config = conveyor(
-        mosquitto.ports["plain"],
-        prefix,
-        backend="onnxruntime",
-        precision="auto",
-        quantize=quantize,
-    )
-    process = agents.start(config)
+def test_auto_ends_with_what_the_report_chose(conveyor, agents, subscriber):
+    process = agents.start(conveyor(**{**int8(), "precision": "auto"}))
     subscriber.wait_for(has("belt", 1), SOON_S)
     messages = subscriber.wait_for(build_is("ready"), BUILD_S)
     report = build_states(messages)[-1]["report"]
@@ -161,7 +208,7 @@ def test_auto_ends_with_what_the_report_chose(agents, mosquitto, subscriber, pre
 
 @pytest.mark.parametrize("there", [False, True])
 def test_without_usable_pictures_fp32_serves_on_and_the_reason_is_published(
-    agents, mosquitto, subscriber, prefix, tmp_path, there
+    conveyor, agents, subscriber, tmp_path, there
 ):
     pictures = tmp_path / "pictures"
     if there:
@@ -169,7 +216,7 @@ def test_without_usable_pictures_fp32_serves_on_and_the_reason_is_published(
         for number in range(12):
             (pictures / f"{number}.jpg").write_text("no picture")
     settings_ = {**int8(), "quantize": {"calibration": str(pictures), "images": 8}}
-    process = agents.start(conveyor(mosquitto.ports["plain"], prefix, **settings_))
+    process = agents.start(conveyor(**settings_))
     messages = subscriber.wait_for(build_is("failed"), SOON_S)
     reason = build_states(messages)[-1]["reason"]
     assert "pictures" in reason
@@ -189,8 +236,8 @@ def building(subscriber: Subscriber, step: str = "calibrating") -> None:
 
 
 @pytest.mark.slow
-def test_a_build_that_is_killed_is_told_and_not_begun_again(agents, mosquitto, subscriber, prefix):
-    process = agents.start(conveyor(mosquitto.ports["plain"], prefix, **int8(400)))
+def test_a_build_that_is_killed_is_told_and_not_begun_again(conveyor, agents, subscriber):
+    process = agents.start(conveyor(**int8(400)))
     building(subscriber)
     (child,) = builders(process)
     child.kill()
@@ -205,8 +252,8 @@ def test_a_build_that_is_killed_is_told_and_not_begun_again(agents, mosquitto, s
 
 
 @pytest.mark.slow
-def test_a_stop_during_a_build_is_quick_and_leaves_no_child(agents, mosquitto, subscriber, prefix):
-    process = agents.start(conveyor(mosquitto.ports["plain"], prefix, **int8(400)))
+def test_a_stop_during_a_build_is_quick_and_leaves_no_child(conveyor, agents, subscriber):
+    process = agents.start(conveyor(**int8(400)))
     building(subscriber)
     (child,) = builders(process)
     began = time.monotonic()
@@ -222,10 +269,8 @@ def test_a_stop_during_a_build_is_quick_and_leaves_no_child(agents, mosquitto, s
 
 
 @pytest.mark.slow
-def test_an_agent_that_is_killed_during_a_build_leaves_no_child(
-    agents, mosquitto, subscriber, prefix
-):
-    process = agents.start(conveyor(mosquitto.ports["plain"], prefix, **int8(400)))
+def test_an_agent_that_is_killed_during_a_build_leaves_no_child(conveyor, agents, subscriber):
+    process = agents.start(conveyor(**int8(400)))
     building(subscriber)
     (child,) = builders(process)
     process.kill()
@@ -235,22 +280,17 @@ def test_an_agent_that_is_killed_during_a_build_leaves_no_child(
 
 @pytest.mark.slow
 def test_a_damaged_plan_does_not_serve_and_is_built_anew(
-    agents, mosquitto, subscriber, prefix, tmp_path: Path
+    built, conveyor, agents, subscriber, tmp_path: Path
 ):
-    config = conveyor(mosquitto.ports["plain"], prefix, **int8())
-    process = agents.start(config)
-    subscriber.wait_for(build_is("ready"), BUILD_S)
-    stop(process)
+    shutil.copytree(built.cache, tmp_path / "cache")
     large = [p for p in (tmp_path / "cache").rglob("*") if p.is_file() and p.stat().st_size > 10**5]
     assert large
     for path in large:
         data = bytearray(path.read_bytes())
         data[len(data) // 2] ^= 1
         path.write_bytes(data)
-    subscriber.wait_for(lambda all_: states(all_)[-1] == "offline", SOON_S)
-    before = len(subscriber.messages)
-    process = agents.start(config)
-    subscriber.wait_for(lambda all_: build_is("building")(all_[before:]), SOON_S)
-    messages = subscriber.wait_for(lambda all_: has("belt", 5)(all_[before:]), SOON_S)
-    assert served(detections(messages[before:], "belt")) == [("onnxruntime", "fp32")]
-    assert "damaged" in agents.log(1) or "removed" in agents.log(1)
+    agents.start(conveyor(**int8()))
+    subscriber.wait_for(build_is("building"), SOON_S)
+    messages = subscriber.wait_for(has("belt", 5), SOON_S)
+    assert served(detections(messages, "belt")) == [("onnxruntime", "fp32")]
+    assert "damaged" in agents.log() or "removed" in agents.log()
