@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 SCHEMA = "vigia.page/1"
 BOUNDARY = "vigia-frame"
 
+ABORT = "vigia.abort"
+"""In a scope: ends the connection without waiting until the reader has taken what was sent."""
+
 PICTURE_WAIT_S = 2.0
 """Longest wait for a picture."""
 
@@ -203,10 +206,12 @@ class Stream:
                 }
             )
             if scope["method"] == "GET":
-                await self._send(view, receive, send)
+                await self._send(view, receive, send, scope.get(ABORT, _stay))
             await send({"type": "http.response.body", "body": b""})
 
-    async def _send(self, view: View, receive: Receive, send: Send) -> None:
+    async def _send(
+        self, view: View, receive: Receive, send: Send, abort: Callable[[], None]
+    ) -> None:
         gone = asyncio.ensure_future(_disconnected(receive))
         try:
             number, silent_s = 0, 0.0
@@ -222,9 +227,18 @@ class Stream:
                     f"Content-Length: {len(jpeg)}\r\n\r\n"
                 ).encode()
                 part = {"type": "http.response.body", "body": head + jpeg + b"\r\n"}
-                await asyncio.wait_for(send({**part, "more_body": True}), SEND_TIMEOUT_S)
+                try:
+                    await asyncio.wait_for(send({**part, "more_body": True}), SEND_TIMEOUT_S)
+                except asyncio.TimeoutError:
+                    self._app.live.let_go += 1
+                    abort()
+                    return
         finally:
             gone.cancel()
+
+
+def _stay() -> None:
+    """There is no connection that could be ended."""
 
 
 async def _disconnected(receive: Receive) -> None:

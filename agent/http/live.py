@@ -108,6 +108,11 @@ class Live:
         show: as `agent.http.ports.Sources.show`.
         fps: pictures a second and camera.
         clock: monotonic seconds.
+
+    Attributes:
+        streams: endless streams that are open.
+        drawn: pictures so far.
+        let_go: readers of streams that took nothing for too long.
     """
 
     def __init__(
@@ -125,6 +130,7 @@ class Live:
         self._closed = False
         self.streams = 0
         self.drawn = 0
+        self.let_go = 0
 
     @property
     def views(self) -> int:

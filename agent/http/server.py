@@ -16,7 +16,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from agent import stallpoint
-from agent.http.app import App
+from agent.http.app import ABORT, App
 from agent.http.guard import Guard
 from agent.http.history import History
 from agent.http.live import NICE, Live
@@ -57,6 +57,10 @@ class Impatient(H11Protocol):
     def data_received(self, data: bytes) -> None:
         """A part of a request; one that is whole has a cycle of its own."""
         super().data_received(data)
+        scope: Any = self.scope
+        if scope is not None:
+            # What answers runs later, and in this scope.
+            scope[ABORT] = self.transport.abort
         if self._idle:
             self._watch()
         elif self._deadline is not None:
@@ -221,6 +225,7 @@ class _Own(dict[str, Any]):
             "live_views": server.live.views,
             "live_streams": server.live.streams,
             "live_pictures": server.live.drawn,
+            "live_let_go": server.live.let_go,
         }.items()
 
 
