@@ -2,7 +2,9 @@
 
 `systemd-nspawn --boot` needs root and no more. It runs in a mount namespace of its own in which the
 tree of control groups is version 2, as on every current system, whatever the host mounts. The
-container has a network of its own with a loopback only.
+container has a network of its own with a loopback only. Its systemd may load the filters (BPF) by
+which version 2 restricts devices. What it lacks are the controllers that the host keeps for
+version 1.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ PYTHON = (3, 11)
 PACKAGES = (
     "systemd,systemd-sysv,dbus,python3,python3-venv,ca-certificates,mosquitto,mosquitto-clients"
 )
+SYSTEM_PACKAGES = "usr/local/lib/python3.11/dist-packages"
 TOOLS = ("systemd-nspawn", "debootstrap", "nsenter", "unshare")
 SOURCES = ("agent", "engines", "fleet", "systemd", "scripts", "setup.py", "pyproject.toml",
            "README.md", "LICENSE")  # fmt: skip
@@ -43,6 +46,7 @@ mkdir -p "/sys/fs/cgroup/$1"
 echo $$ >"/sys/fs/cgroup/$1/cgroup.procs"
 mount -t overlay overlay -o "lowerdir=$2,upperdir=$3/upper,workdir=$3/work" "$3/root"
 exec systemd-nspawn --quiet -D "$3/root" --boot --register=no --keep-unit --private-network \
+  --system-call-filter=bpf --capability=CAP_BPF,CAP_PERFMON,CAP_NET_ADMIN \
   --machine="$1" --console=read-only --bind-ro="$4:/wheels" --bind-ro="$5:/src"
 """
 
@@ -60,15 +64,21 @@ def missing() -> str | None:
 
 
 def base() -> Path:
-    """The cached root; made with debootstrap if there is none, half an hour old or half made."""
-    key = hashlib.sha256(f"{SUITE} {PACKAGES}".encode()).hexdigest()[:12]
+    """The cached root, made if there is none: Debian, and every dependency of the agent."""
+    folder = wheels()
+    key = hashlib.sha256(f"{SUITE} {PACKAGES} {folder.name}".encode()).hexdigest()[:12]
     root = PLACE / f"root-{key}"
     if not root.is_dir():
         making = PLACE / f".making-{os.getpid()}"
         shutil.rmtree(making, ignore_errors=True)
-        PLACE.mkdir(parents=True, exist_ok=True)
         command = ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", SUITE, str(making)]
         subprocess.run(command, check=True, timeout=MAKE_S, stdout=subprocess.DEVNULL)
+        # As on a Jetson, where OpenCV and TensorRT are the system's.
+        pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "install"]
+        target = making / SYSTEM_PACKAGES
+        names = [str(wheel) for wheel in sorted(folder.glob("*.whl"))]
+        subprocess.run([*pip, "--no-index", "--no-deps", "--target", str(target), *names],
+                       check=True, timeout=MAKE_S)  # fmt: skip
         making.rename(root)
     return root
 

@@ -48,6 +48,7 @@ attempts: dict[str, Callable[[], object]] = {
     "write runtime": lambda: write(os.environ["RUNTIME_DIRECTORY"] + "/probe"),
     "lower priority": lambda: os.nice(1),
     "internet socket": lambda: socket.socket(socket.AF_INET).close(),
+    "open null device": lambda: write("/dev/null"),
     # What must not.
     "write etc": lambda: write("/etc/probe"),
     "write usr": lambda: write("/usr/probe"),
@@ -74,6 +75,5 @@ attempts: dict[str, Callable[[], object]] = {
     "load module": lambda: call("delete_module", b"probe", 0),
     "kernel log": lambda: Path("/dev/kmsg").open("rb").close(),
     "realtime": lambda: os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1)),
-    "memory device": lambda: Path("/dev/fuse").open("rb").close(),
 }
 print(json.dumps({name: could(attempt) for name, attempt in attempts.items()}))
