@@ -5,8 +5,10 @@ Known secrets are taken out wherever they stand; unknown ones by their looks.
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING
+from urllib.parse import quote, unquote
 
 from pydantic import BaseModel, SecretStr
 
@@ -22,7 +24,7 @@ PRIVATE_KEY = re.compile(
     r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL
 )
 NAMED = re.compile(
-    r"""(?P<name>["']?\b[\w-]*(?:password|passwd|passphrase|secret|token|api_?key|community|psk)\b["']?
+    r"""(?P<name>["']?\b[\w-]*(?:password|passwd|passphrase|secret|token|api_?key|private_?key|cookie|community|psk)\b["']?
     \s*[:=]\s*)(?P<value>"(?:[^"\\]|\\.)*"|'[^']*'|[^\s,;}\]]+)""",
     re.IGNORECASE | re.VERBOSE,
 )
@@ -40,8 +42,9 @@ class Redactor:
     """
 
     def __init__(self, known: Iterable[str] = ()) -> None:
+        forms = {form for secret in known for form in _forms(secret)}
         # The longest first: one may stand within another.
-        self._known = sorted({k for k in known if len(k) >= MIN_SECRET}, key=len, reverse=True)
+        self._known = sorted((f for f in forms if len(f) >= MIN_SECRET), key=len, reverse=True)
         self.hidden = 0
 
     def text(self, text: str) -> str:
@@ -67,6 +70,18 @@ class Redactor:
         text, count = pattern.subn(by, text)
         self.hidden += count
         return text
+
+
+def _forms(secret: str) -> Iterator[str]:
+    """How a secret may stand in a text: as it is, in a URL, decoded of one, within JSON."""
+    yield secret
+    yield unquote(secret)
+    yield quote(secret, safe="")
+    for ascii_ in (True, False):
+        once = json.dumps(secret, ensure_ascii=ascii_)[1:-1]
+        yield once
+        # A log line of ours within the status of ours.
+        yield json.dumps(once, ensure_ascii=ascii_)[1:-1]
 
 
 def secrets_of(value: object) -> Iterator[str]:

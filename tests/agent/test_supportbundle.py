@@ -126,6 +126,83 @@ def test_the_command_makes_a_bundle_without_secrets_also_of_a_bad_configuration(
     assert b"hunter22" not in data
 
 
+PLANTED = {
+    "broker": 'broker-pass-"quoted',
+    "key": "key-pass-1",
+    "token": "page-token-0123456789abcdef",
+    "camera": "cam%40pass%3A1",
+}
+"""Of the configuration, as they stand in it."""
+
+STRANGE = ("wg-key-abc123=", "wifi-pass-2", "bearer-abc-123456", "session-abc-1", "PEMBODYSECRET")
+"""Of others: known by their looks only."""
+
+JOURNAL = "\n".join(
+    [
+        json.dumps({"event": f"cannot log in with {PLANTED['broker']}"}),
+        "rtsp://admin:cam@pass:1@10.0.0.2/stream: refused",
+        "opening rtsp://admin:cam%40pass%3A1@10.0.0.2/stream",
+        f"GET /?token={PLANTED['token']} 200",
+        f"the key's password {PLANTED['key']} was wrong",
+        f"PrivateKey = {STRANGE[0]}",
+        f"wpa psk={STRANGE[1]}",
+        f"Authorization: Bearer {STRANGE[2]}",
+        f"Cookie: vigia={STRANGE[3]}",
+        f"-----BEGIN RSA PRIVATE KEY-----\n{STRANGE[4]}\n-----END RSA PRIVATE KEY-----",
+    ]
+)
+
+
+def test_a_bundle_of_a_device_full_of_secrets_holds_none_of_them(tmp_path, monkeypatch):
+    """In every part, in every form that they may have there."""
+    config, state, path = tmp_path / "agent.yaml", tmp_path / "state", tmp_path / "out.tar.gz"
+    (state / "keys").mkdir(parents=True)
+    (state / "keys" / "seal.pem").write_text(STRANGE[4])
+    (tmp_path / "c.pem").write_text(STRANGE[4])
+    values = {
+        "device": {"id": "d1"},
+        "mqtt": {
+            "host": "broker.example",
+            "username": "u",
+            "password": PLANTED["broker"],
+            "tls": {
+                "cert_file": str(tmp_path / "c.pem"),
+                "key_file": str(tmp_path / "c.pem"),
+                "key_password": PLANTED["key"],
+            },
+        },
+        "cameras": {"door": {"source": f"rtsp://admin:{PLANTED['camera']}@10.0.0.2/stream"}},
+        "http": {"enabled": True, "token": PLANTED["token"]},
+        "updates": {"state_dir": str(state)},
+    }
+    config.write_text(json.dumps(values))
+    asked = json.dumps({"events": [{"what": JOURNAL}], "config": values}).encode()
+    monkeypatch.setattr(supportparts.askagent, "ask", lambda _http, _what: asked)
+    monkeypatch.setattr(Machine, "run", lambda _self, _command, _timeout_s=0.0: Ran(0, JOURNAL))
+    arguments = ["support-bundle", "-c", str(config), "-o", str(path), "--no-network", "--json"]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    parts = {p["name"]: p for p in json.loads(done.stdout)["parts"]}
+    taken = {name for name, entry in parts.items() if not entry["problem"]}
+    assert taken >= {"configuration.json", "status.json", "check.json", "journal.txt", "state.txt"}
+    with tarfile.open(path) as archive:
+        files = {m.name: archive.extractfile(m).read().decode() for m in archive.getmembers()}
+    secrets = [
+        *PLANTED.values(),
+        # However deep in JSON within JSON it stands.
+        "broker-pass",
+        # In the URL and out of it.
+        "cam@pass",
+        *STRANGE,
+    ]
+    found = [(name, secret) for name, text in files.items() for secret in secrets if secret in text]
+    assert not found
+    assert secrets[0] not in done.output
+    # It is still of use.
+    assert "broker.example" in "".join(files.values())
+    assert "10.0.0.2" in "".join(files.values())
+
+
 LINE = json.dumps({"event": "camera door: down", "level": "warning", "logger": "agent.x",
                    "timestamp": "2026-01-01T00:00:00Z", "seq": 3})  # fmt: skip
 
