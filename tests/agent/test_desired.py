@@ -10,9 +10,11 @@ from pathlib import Path
 import jsonschema
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from agent.bundle.documents import SETTINGS, Settings
 from agent.bundle.dsse import sign
+from agent.commands.config import app
 from agent.desired import TRIED, Afar, Applier, DesiredFile
 from agent.lastgood import LastGood
 from agent.reload import Reloader
@@ -284,3 +286,16 @@ def test_an_end_in_between_counts_as_proof():
     applier.start()
     assert applier.close(SOON_S)
     assert site.well.is_set()
+
+
+def test_the_command_tells_what_settings_from_afar_change(house):
+    said = CliRunner().invoke(app, ["diff", "-c", str(house.path)])
+    assert said.output == "nothing changes\n"
+    source = "rtsp://user:hunter22@cam/3"
+    house.take(4, {"cameras": {"c": {"source": source}}, "pipeline": {"queue_frames": 9}})
+    said = CliRunner().invoke(app, ["diff", "-c", str(house.path)])
+    told = ["settings 4 from afar:", "camera c: started", "pipeline: with a restart"]
+    assert said.output.splitlines() == told
+    said = CliRunner().invoke(app, ["diff", "-c", str(house.path), "--json"])
+    assert json.loads(said.output)["afar"]["counter"] == 4
+    assert "hunter22" not in said.output
