@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import anyio
 import anyio.to_thread
 
-from agent import __version__, servicegroup, stallpoint
+from agent import __version__, servicegroup
 from agent import log as logs
 from agent.builder import Builder
 from agent.capture.base import is_live
@@ -44,6 +44,7 @@ from agent.signals import WANTED, Signals, hold_reloads
 from agent.slotengines import PlannedEngines
 from agent.spool import Spool
 from agent.statefolder import spool_folder, state_folder
+from agent.tasks import await_end, beat, report
 from agent.threads import ThreadGroup
 from agent.tls import client_context
 from agent.wire.topics import Topics
@@ -72,12 +73,6 @@ BOOT_ID_BYTES = 4
 RESTART_CODE = 75
 """Exit code when an operator's command asks for a restart (sysexits.h: EX_TEMPFAIL), so that a
 service manager which restarts on failure does it."""
-
-BEAT_S = 1.0
-"""How often the event loop says that it runs."""
-
-POLL_S = 0.5
-"""How often a waiting helper thread looks whether the event loop still wants it."""
 
 
 def run(begin: Start, source: Path) -> int:
@@ -209,9 +204,7 @@ class Agent:
         )
         copy = LastGood(source)
         afar = Afar(DesiredFile(copy.path), begin.desired, begin.not_taken)
-        self._reloader = Reloader(
-            source, config, hot, copy, self._events, self._tell_config, afar
-        )
+        self._reloader = Reloader(source, config, hot, copy, self._events, self._tell_config, afar)
 
     def cameras(self) -> dict[str, bool]:
         """See `agent.herald.Told`."""
@@ -303,9 +296,11 @@ class Agent:
         obedience = Signals(self._reloader, self._watch, self._restart)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(obedience.listen, signals, ended)
-            tasks.start_soon(self._await_pipeline, ended)
-            tasks.start_soon(self._report)
-            tasks.start_soon(self._beat)
+            if not self._reloader.bare:
+                # If a thread of the pipeline crashed, `_close` raises its error.
+                tasks.start_soon(await_end, self._pipeline.wait, ended)
+            tasks.start_soon(report, self._figures.tell, self._config.mqtt.telemetry_interval_s)
+            tasks.start_soon(beat, self._watch.loop)
             await ended.wait()
             tasks.cancel_scope.cancel()
 
@@ -376,30 +371,6 @@ class Agent:
         # What serves at once comes first; whether it can be bettered is a question for later.
         self._builder.want(name)
         return model
-
-    async def _await_pipeline(self, ended: anyio.Event) -> None:
-        if self._reloader.bare:
-            # Without cameras there is nothing whose end would be the agent's.
-            return
-        try:
-            while not await anyio.to_thread.run_sync(
-                self._pipeline.wait, POLL_S, abandon_on_cancel=True
-            ):
-                pass
-        finally:
-            # If a thread of the pipeline crashed, `_close` raises its error.
-            ended.set()
-
-    async def _beat(self) -> None:
-        while True:
-            self._watch.loop.mark()
-            stallpoint.hit("loop")
-            await anyio.sleep(BEAT_S)
-
-    async def _report(self) -> None:
-        while True:
-            await anyio.sleep(self._config.mqtt.telemetry_interval_s)
-            self._figures.tell()
 
     def _close(self) -> None:
         Ending(

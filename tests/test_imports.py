@@ -175,6 +175,7 @@ PROJECT: dict[str, tuple[str, ...]] = {
     "agent.daemon": ("agent.*", "engines.*"),
     "agent.ending": ("agent.*",),
     "agent.signals": ("agent.healthwatch", "agent.reload"),
+    "agent.tasks": ("agent.progress", "agent.stallpoint"),
     "agent.reloadplan": ("agent.config",),
     "agent.lastgood": ("agent.config", "agent.configfile", "agent.errors", "agent.statefolder"),
     "agent.reload": ("agent.bundle.documents", "agent.config", "agent.configfile",
@@ -217,7 +218,7 @@ COMMAND_LINE = ("agent.cli", "agent.commands*", "agent.__main__", "fleet.command
 
 # Library -> who may import it. A library that is not here is an error.
 LIBRARIES: dict[str, tuple[str, ...]] = {
-    "anyio": ("agent.daemon", "agent.signals", "fleet.simulate*"),
+    "anyio": ("agent.daemon", "agent.signals", "agent.tasks", "fleet.simulate*"),
     "cryptography": ("agent.bundle*", "agent.enrol*", "engines.seal", "fleet.*"),
     "pkcs11": ("agent.bundle.pkcs11*",),
     "securesystemslib": ("agent.bundle*", "agent.update.offer", "agent.update.orders", "fleet.*"),
