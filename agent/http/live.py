@@ -194,7 +194,8 @@ class Live:
 
     def _open(self, camera: str) -> View | None:
         view = self._views.get(camera)
-        if view is not None:
+        # One that has ended may not be gone yet.
+        if view is not None and not view.closed:
             return view
         if self._closed or len(self._views) >= MAX_VIEWS:
             return None
