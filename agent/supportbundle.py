@@ -102,7 +102,7 @@ def _take(part: Part, redactor: Redactor, room: int) -> tuple[Entry, bytes]:
     try:
         text = part.read()
     except Exception as error:  # noqa: BLE001 - a part is supervised: a broken device is what it is for
-        problem = redactor.text(f"{type(error).__name__}: {error}")[:500]
+        problem = " ".join(redactor.text(f"{type(error).__name__}: {error}").split())[:500]
         return Entry(part.name, part.what, problem=problem), b""
     content = redactor.text(text).encode("utf-8", "replace")
     cut = max(0, len(content) - room)

@@ -16,6 +16,7 @@ NOT_RUNNING = 3
 """As `systemctl status` and the LSB have it."""
 
 SHOWN_EVENTS = 5
+DIGEST_CHARS = len("sha256:") + 12
 
 
 def status(config: ConfigOption = DEFAULT_CONFIG, json_output: JsonOption = False) -> None:
@@ -73,25 +74,35 @@ def lines(shown: Mapping[str, Any]) -> Iterator[str]:
         yield f"agent: {shown.get('problem', 'does not answer')}"
         return
     health = agent.get("health", {})
-    reasons = "; ".join(map(str, health.get("reasons", ())))
-    yield f"agent: {'well' if _well(agent) else 'NOT WELL'} {reasons}".rstrip()
+    serves = bool(health.get("healthy", True)) and bool(health.get("ready", True))
+    reasons = [str(reason) for reason in health.get("reasons", ())]
+    yield f"agent: {'serves' if serves else 'DOES NOT SERVE'}, {_count(reasons)}"
+    for reason in reasons:
+        yield f"  wrong: {reason}"
     for part, label in (("cameras", "camera"), ("models", "model")):
         for name, values in _items(agent.get(part)):
-            words = (f"{k} {_short(v)}" for k, v in values.items() if _plain(v))
+            words = (f"{k} {_short(k, v)}" for k, v in values.items() if _plain(v))
             yield f"{label} {name}: {', '.join(words)}"
     for part in ("broker", "spool", "governor"):
         values = agent.get(part)
         if values:
-            words = (f"{k} {_short(v)}" for k, v in values.items() if _plain(v))
+            words = (f"{k} {_short(k, v)}" for k, v in values.items() if _plain(v))
             yield f"{part}: {', '.join(words)}"
     for event in list(agent.get("events", ()))[-SHOWN_EVENTS:]:
         yield f"event: {_clock(event.get('ts'))} {event.get('severity')} {event.get('what')}"
 
 
 def _well(agent: Mapping[str, Any]) -> bool:
-    """Every stage makes progress, and what shall serve does."""
+    """Every stage makes progress, what shall serve does, and nothing else is wrong."""
     health = agent.get("health", {})
-    return bool(health.get("healthy", True)) and bool(health.get("ready", True))
+    serves = bool(health.get("healthy", True)) and bool(health.get("ready", True))
+    return serves and not health.get("reasons")
+
+
+def _count(reasons: list[str]) -> str:
+    if not reasons:
+        return "all is well"
+    return f"{len(reasons)} thing{'s are' if len(reasons) > 1 else ' is'} wrong"
 
 
 def _items(part: Any) -> list[tuple[str, Mapping[str, Any]]]:
@@ -105,7 +116,11 @@ def _plain(value: Any) -> bool:
     return isinstance(value, (str, int, float)) and value != ""
 
 
-def _short(value: Any) -> str:
+def _short(name: str, value: Any) -> str:
+    if name == "since":
+        return _clock(value)
+    if name == "digest":
+        return str(value)[:DIGEST_CHARS]
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 

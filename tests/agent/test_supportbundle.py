@@ -249,7 +249,26 @@ def test_status_says_how_the_agent_is():
     shown = "\n".join(lines(WELL))
     assert "camera door: state online, fps 25" in shown
     assert "started" in shown
+    assert "agent: serves, all is well" in shown
     assert code(WELL) == 0
+
+
+def test_status_names_each_thing_that_is_wrong_and_exits_with_1():
+    reasons = ["camera gate: no answer", "no broker: refused"]
+    agent = {
+        "health": {"healthy": True, "ready": True, "reasons": reasons},
+        "cameras": {"gate": {"state": "connecting", "since": 0.0}},
+        "models": {"main": {"digest": "sha256:" + "ab" * 32}},
+    }
+    told = list(lines({"service": {}, "agent": agent}))
+    assert told[1:4] == [
+        "agent: serves, 2 things are wrong",
+        "  wrong: camera gate: no answer",
+        "  wrong: no broker: refused",
+    ]
+    assert "since 19" in told[4]
+    assert told[5] == "model main: digest sha256:abababababab"
+    assert code({"service": {}, "agent": agent}) == 1
 
 
 @pytest.mark.parametrize(
