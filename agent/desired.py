@@ -30,12 +30,15 @@ SUFFIX = ".desired"
 TRYING = ".trying"
 
 PROVE_S = 30.0
-"""Settings with which the agent has ended within this time, other than by being stopped, are not
-used again: they could be what ended it, at every start."""
+"""The agent runs well with settings if it has not ended by then, other than by being stopped."""
+
+MAX_TRIES = 2
+"""Settings with which the agent ended so many times before that are not used again: they could be
+what ends it, at every start. Once can have been the power."""
 
 TRIED = (
-    f"the agent ended within {PROVE_S:g} s of trying them; if they are not the cause, push them "
-    "again"
+    f"the agent ended {MAX_TRIES} times within {PROVE_S:g} s of trying them; if they are not the "
+    "cause, push them again"
 )
 
 
@@ -106,32 +109,43 @@ class DesiredFile:
             raise ConfigError(f"{self.path}: cannot be read: {error.strerror or error}") from error
         except ManifestError as error:
             raise ConfigError(f"{self.path}: damaged: {error}") from error
-        if self.tried(desired):
-            raise ConfigError(TRIED)
         return desired
 
-    def tried(self, desired: Desired) -> bool:
-        """Whether the agent has ended while it tried these."""
-        try:
-            return self._trying.read_text() == _digest(desired)
-        except OSError:
-            return False
+    def again(self, desired: Desired) -> None:
+        """What was kept is used at a start: one more try, if it was not proven yet.
+
+        Raises:
+            ConfigError: it was tried too often, or that cannot be noted.
+        """
+        if self._tries(desired):
+            self.begin(desired)
 
     def begin(self, desired: Desired) -> None:
         """They are about to be tried.
 
         Raises:
-            ConfigError: that cannot be noted.
+            ConfigError: they were tried too often, or that cannot be noted.
         """
-        self._write(self._trying, _digest(desired).encode())
+        tries = self._tries(desired)
+        if tries >= MAX_TRIES:
+            raise ConfigError(TRIED)
+        self._write(self._trying, f"{_digest(desired)} {tries + 1}".encode())
 
     def proven(self, desired: Desired) -> None:
         """The agent runs well with these, or is stopped by somebody."""
-        if self.tried(desired):
+        if self._tries(desired):
             try:
                 self._trying.unlink()
             except OSError as error:
                 log.warning("%s: cannot be removed: %s", self._trying, error.strerror)
+
+    def _tries(self, desired: Desired) -> int:
+        """How often these were tried and not proven."""
+        try:
+            digest, _, tries = self._trying.read_text("ascii").partition(" ")
+        except (OSError, UnicodeDecodeError):
+            return 0
+        return int(tries) if digest == _digest(desired) and tries.isdecimal() else 0
 
     def keep(self, desired: Desired) -> None:
         """Keep them over restarts.
@@ -169,6 +183,7 @@ class Afar:
 
     Attributes:
         taken: those in force.
+        waiting: those that came last, verified, and could not be brought into force.
     """
 
     def __init__(
@@ -177,6 +192,7 @@ class Afar:
         self.taken = taken
         self._file = file
         self._not_taken = Refused(not_taken) if not_taken else None
+        self.waiting: Desired | None = None
         self._seen = b""
         self._considered: Version | None = None
 
@@ -192,13 +208,12 @@ class Afar:
         """What verified settings want.
 
         Raises:
-            ConfigError: they cannot be read, or the agent ended when it tried them.
+            ConfigError: they cannot be read.
         """
+        self.waiting = None
         self._considered = Version(settings.counter, hashlib.sha256(_text(settings)).hexdigest())
-        desired = Desired.read(settings, envelope)
-        if self._file.tried(desired):
-            raise ConfigError(TRIED)
-        return desired
+        self.waiting = Desired.read(settings, envelope)
+        return self.waiting
 
     def begin(self, desired: Desired) -> None:
         """See `DesiredFile.begin`."""
@@ -206,7 +221,7 @@ class Afar:
 
     def keep(self, desired: Desired) -> None:
         """These are in force from now on; see `DesiredFile.keep`."""
-        self.taken, self._not_taken = desired, None
+        self.taken, self._not_taken, self.waiting = desired, None, None
         self._file.keep(desired)
 
     def refuse(self, reason: str) -> str:

@@ -6,6 +6,7 @@ fails is told, and keeps no other from changing.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from typing import TYPE_CHECKING, Protocol
@@ -150,6 +151,12 @@ class Reloader:
             How it went; it was told already.
         """
         with self._lock:
+            waiting = self._afar.waiting
+            if waiting is not None:
+                # What stood in their way may have been in the file.
+                with contextlib.suppress(ConfigError):
+                    self._take_up(waiting)
+                    return self.state
             try:
                 text, new = self._read(self._afar.taken)
             except ConfigError as error:
@@ -171,21 +178,10 @@ class Reloader:
                 # The broker sends them again at every connection.
                 return
             try:
-                wanted = self._afar.considered(settings, envelope)
-                text, new = self._read(wanted)
-                self._afar.begin(wanted)
+                self._take_up(self._afar.considered(settings, envelope))
             except ConfigError as error:
-                reason = self._afar.refuse(str(error))
-                self._events.tell("config", "error", reason)
+                self._events.tell("config", "error", self._afar.refuse(str(error)))
                 self._tell(self.state)
-                return
-            state = self._bring(text, new)
-            try:
-                self._afar.keep(wanted)
-            except ConfigError as error:
-                # In force they are; the broker sends them again after a restart.
-                log.warning("%s", error)
-            self._tell(state)
 
     def doubt(self, reason: str) -> None:
         """Settings came that no operator signed, or that are not for this device or this time."""
@@ -197,6 +193,22 @@ class Reloader:
         """The agent runs well with the settings that it took last."""
         with self._lock:
             self._afar.proven()
+
+    def _take_up(self, wanted: Desired) -> None:
+        """Bring settings from afar into force, and tell.
+
+        Raises:
+            ConfigError: they cannot be; nothing has changed.
+        """
+        text, new = self._read(wanted)
+        self._afar.begin(wanted)
+        state = self._bring(text, new)
+        try:
+            self._afar.keep(wanted)
+        except ConfigError as error:
+            # In force they are; the broker sends them again after a restart.
+            log.warning("%s", error)
+        self._tell(state)
 
     def _read(self, wanted: Desired | None) -> tuple[bytes, Config]:
         return self._copy.read_source(), self._load(wanted)

@@ -60,9 +60,12 @@ def read_start(source: Path, *, service: bool) -> Start:
         # Nobody has a right to send any; or nothing is known of it.
         return Start(config, mistake)
     try:
-        desired = DesiredFile(copy.path).load()
+        kept = DesiredFile(copy.path)
+        desired = kept.load()
         if desired is None:
             return Start(config, mistake)
-        return Start(load(file, origin=source, over=desired.values), mistake, desired)
+        effective = load(file, origin=source, over=desired.values)
+        kept.again(desired)
+        return Start(effective, mistake, desired)
     except ConfigError as error:
         return Start(config, mistake, None, str(error))

@@ -167,18 +167,57 @@ def test_what_fails_of_them_is_told_and_the_rest_is_in_force(house):
     assert house.last["desired"]["counter"] == 1
 
 
-def test_an_agent_that_ended_while_it_tried_them_goes_on_without_them(house):
+def test_an_agent_that_ends_whenever_it_tries_them_goes_on_without_them(house):
     house.take(1, {"log": {"level": "debug"}})
     house.take(2, CAMERA, proven=False)
-    # It crashed and is started again; the broker sends the settings again.
+    # It crashed and is started again, twice.
+    house.start()
+    assert "c" in house.reloader.config.cameras
     house.start()
     assert "c" not in house.reloader.config.cameras
     assert house.last["not_taken"]["reason"] == TRIED
+    # The broker sends the settings again.
     house.take(2, CAMERA)
     assert house.site.done == []
-    assert TRIED in house.last["not_taken"]["reason"]
+    assert house.last["not_taken"] == {**house.last["not_taken"], "counter": 2, "reason": TRIED}
+    house.start()
+    assert "c" not in house.reloader.config.cameras
     house.take(3, CAMERA)
     assert house.site.done == ["add c"]
+
+
+def test_an_agent_that_ends_before_they_are_in_force_does_not_try_them_for_ever(house):
+    class EndedError(BaseException):
+        """The process is gone."""
+
+    for _ in range(2):
+        house.site.failing["add c"] = EndedError()
+        with pytest.raises(EndedError):
+            house.take(1, CAMERA)
+        house.start()
+        assert house.begin.desired is None
+    house.take(1, CAMERA)
+    assert house.site.done == []
+    assert house.last["not_taken"]["reason"] == TRIED
+
+
+def test_one_power_cut_in_the_first_seconds_does_not_count_against_them(house):
+    house.take(1, CAMERA, proven=False)
+    house.start()
+    house.reloader.proven()
+    for _ in range(3):
+        house.start()
+        assert "c" in house.reloader.config.cameras
+
+
+def test_settings_that_the_file_stood_in_the_way_of_come_into_force_with_its_next_reload(house):
+    house.path.write_text("cameras: [")
+    house.take(1, CAMERA)
+    assert "agent.yaml" in house.last["not_taken"]["reason"]
+    house.write()
+    assert house.reloader.reload().desired.counter == 1
+    assert house.site.done == ["add c"]
+    assert "not_taken" not in house.last
 
 
 def test_a_file_that_no_longer_fits_is_served_alone(house):
