@@ -21,7 +21,7 @@ LOG = "VIGIA_SYSTEM_LOG"
 """Where the log shall lie."""
 
 ORDER = ("test_installed", "test_sandbox", "test_supervised", "test_stalls", "test_upgraded",
-         "test_removed")  # fmt: skip
+         "test_removed", "test_packaged")  # fmt: skip
 """A device's life: each file goes on where the one before it ended."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -56,6 +57,7 @@ def booted() -> Iterator[Container]:
         assert mark in text
         run.write_text(text.replace(mark, f"    raise SystemExit(9)\n{mark}"))
         wheel(broken, source)
+        package(source / "first", source / "vigia-agent.deb")
         shutil.copytree(ROOT / "examples" / "conveyor", source / "conveyor")
         shutil.copy(Path(__file__).with_name("probe.py"), source)
         machine = Container(folder / "machine", source)
@@ -73,6 +75,16 @@ def wheel(source: Path, folder: Path) -> None:
                "--no-deps", "--no-index", "--find-links", str(wheels()), "-w", str(folder),
                str(source)]  # fmt: skip
     subprocess.run(command, check=True, timeout=RUN_S)
+
+
+def package(source: Path, file: Path) -> None:
+    """Build the Debian package."""
+    folder = file.with_suffix("")
+    environ = {**os.environ, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels())}
+    command = [str(source / "scripts" / "build-deb"), str(folder)]
+    subprocess.run(command, check=True, timeout=RUN_S, env=environ, stdout=subprocess.DEVNULL)
+    next(folder.iterdir()).rename(file)
+    folder.rmdir()
 
 
 def release(version: str) -> str:
@@ -97,8 +109,9 @@ def pid(machine: Container) -> int:
 
 def another(was: int) -> str:
     """A script that succeeds once another process than this is ready."""
-    same = f"[ $(systemctl show -P MainPID vigia-agent) != {was} ]"
-    return f"systemctl is-active vigia-agent && {same}"
+    # In this order: one that dies is active for a moment, without a process.
+    other = f"p=$(systemctl show -P MainPID vigia-agent); [ $p != {was} ] && [ $p != 0 ]"
+    return f"{other} && systemctl is-active vigia-agent"
 
 
 def serves(machine: Container) -> float:

@@ -10,7 +10,7 @@ from tests.system.record import Record
 
 # Backups and locks that useradd and userdel of the system leave.
 ACCOUNTS = re.compile(r"^/etc/(passwd|group|shadow|gshadow|subuid|subgid)-$|^/etc/\.pwd\.lock$")
-OTHERS = ("/var/lib/systemd", "/var/cache/ldconfig")
+OTHERS = ("/var/lib/systemd", "/var/cache/ldconfig", "/var/lib/dpkg")
 
 
 def test_removal_keeps_what_is_the_users(agent: Container, log: Record):
@@ -28,6 +28,11 @@ def test_purge_leaves_nothing(agent: Container, before: set[str], log: Record):
     said = install(agent, "first", "--package", release(SECOND), "--no-start")
     log.holds("installed again upon what was kept", "stays" in said or "written" in said)
     agent.run("/src/first/scripts/install", "--uninstall", "--purge")
+    check_nothing_left(agent, before, log)
+
+
+def check_nothing_left(agent: Container, before: set[str], log: Record) -> None:
+    """Neither files, nor a user, nor anything that systemd remembers."""
     left = {p for p in set(agent.shell(INVENTORY).splitlines()) - before if not ACCOUNTS.match(p)}
     left = {p for p in left if not p.startswith(OTHERS)}
     log.holds(f"of {len(before)} files before the installation and those since, none is more",

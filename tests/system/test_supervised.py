@@ -67,8 +67,10 @@ def test_configuration_that_cannot_be_used_is_not_taken_by_a_reload(agent: Conta
 def test_killed_process_is_back_soon(agent: Container, log: Record):
     was = pid(agent)
     agent.shell(f"kill -9 {was}")
-    back_s = agent.until(another(was), BACK_S)
-    log.holds(f"ready again within {BACK_S:g} s of SIGKILL", back_s < BACK_S, f"{back_s:.1f} s")
+    killed = time.clock_gettime(time.CLOCK_MONOTONIC)
+    agent.until(another(was), BACK_S)
+    back_s = since_boot_s(agent, "ActiveEnter") - killed
+    log.holds(f"READY=1 again within {BACK_S:g} s of SIGKILL", back_s < BACK_S, f"{back_s:.1f} s")
     log.holds("counted as a restart", int(agent.show("NRestarts")) >= 1, agent.show("NRestarts"))
     log.holds("detections again", serves(agent) < READY_S)
 
@@ -81,9 +83,11 @@ def test_process_that_hangs_is_killed_by_the_watchdog_and_tells_its_stacks(
         agent.run("systemctl", "restart", "vigia-agent")
         was = pid(agent)
         agent.shell(f"kill -STOP {was}")
-        back_s = agent.until(another(was), WATCHDOG_S + BACK_S)
+        stopped = time.clock_gettime(time.CLOCK_MONOTONIC)
+        agent.until(another(was), WATCHDOG_S + BACK_S)
+        back_s = since_boot_s(agent, "ActiveEnter") - stopped
     log.holds(
-        f"ready again within {BACK_S:g} s after the watchdog's {WATCHDOG_S} s",
+        f"READY=1 again within {BACK_S:g} s after the watchdog's {WATCHDOG_S} s",
         back_s < WATCHDOG_S + BACK_S,
         f"{back_s:.1f} s after SIGSTOP",
     )
