@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 KHZ_PER_MHZ = 1e3
 HZ_PER_MHZ = 1e6
 MILLI = 1e3
+
+MAX_CELSIUS = 150.0
+"""No chip works above it: such a reading, or such a limit, is none."""
+
+MIN_TRIP_CELSIUS = 40.0
+"""No board slows itself down on a summer's day: such a limit is a placeholder."""
+
 BYTES_PER_KB = 1024
 
 GPU_NODES = re.compile(r"(^|\.)(gpu|gpu-gpc-0|gp10b|gv11b|ga10b)$")
@@ -271,15 +278,20 @@ class HostFiles:
     def _zones(self) -> Iterator[Zone]:
         for folder in self._folders("sys/class/thermal/thermal_zone*"):
             value = self._number(folder / "temp")
-            # Jetsons give a sensor that is switched off a value far below freezing.
-            if value is None or value <= 0:
+            # Jetsons give a sensor that is switched off a value far below freezing; a broken one,
+            # or one whose bus does not answer, is often read as thousands of degrees.
+            if value is None or not 0 < value <= MAX_CELSIUS * MILLI:
                 continue
             passive = [
                 self._number(kind.with_name(kind.name.replace("_type", "_temp")))
                 for kind in folder.glob("trip_point_*_type")
                 if self._text(kind).strip() == "passive"
             ]
-            limits = [limit / MILLI for limit in passive if limit is not None and limit > 0]
+            limits = [
+                limit / MILLI
+                for limit in passive
+                if limit is not None and MIN_TRIP_CELSIUS * MILLI <= limit <= MAX_CELSIUS * MILLI
+            ]
             yield Zone(
                 self._text(folder / "type").strip(), value / MILLI, min(limits, default=None)
             )

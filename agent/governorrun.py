@@ -113,6 +113,8 @@ class Governor:
         self._power: deque[float] = deque(maxlen=POWER_LOOKS)
         self._counted: int | None = None
         self._slowed_by: tuple[str, ...] = ()
+        # None: there never was a sensor, as on many a PC.
+        self._sees: bool | None = None
         self._rates = _Rates()
         self._limits: dict[str, float] = {}
         self._limited: dict[str, SlowedCamera] = {}
@@ -220,6 +222,7 @@ class Governor:
         slowed = self._slowed(readings)
         if not config.enabled:
             return None
+        self._note_blindness(blind=self._headroom_c is None and power_w is None)
         limits = Limits(
             levels=self._levels,
             margin_c=config.margin_c,
@@ -236,6 +239,20 @@ class Governor:
             self._steps[step] += 1
             self._tell(step, before, readings, look)
         return step
+
+    def _note_blindness(self, *, blind: bool) -> None:
+        """Tell that sensors which were there tell nothing any more: nothing changes then."""
+        if blind and self._sees:
+            self._events.tell(
+                "governor",
+                "warning",
+                "no sensor tells heat or power any more: it stays as it is until one does",
+                **self.state(),
+            )
+        elif not blind and self._sees is False:
+            self._events.tell("governor", "info", "sensors tell heat or power again")
+        if not blind or self._sees is not None:
+            self._sees = not blind
 
     def _slowed(self, readings: Readings) -> bool:
         """Whether the board slows itself down, or did since the last look; told when it begins."""

@@ -275,3 +275,142 @@ def test_a_camera_whose_settings_change_while_it_is_hot_is_slowed_too(board):
     board.cameras["gate"] = FakeCamera(30)
     board.run(2, 92)
     assert board.cameras["gate"].limit is not None
+
+
+def test_a_sensor_that_flaps_costs_no_swinging(board):
+    """Hot at one look and cool at the next, for ten minutes."""
+    board.run(20, 50)
+    steps = []
+    for _ in range(150):
+        steps += board.run(2, 92) + board.run(2, 50)
+    assert set(steps) == {"down"}
+    assert [event.severity for event in board.sent] == ["warning"] * 4, "each step once"
+    assert board.governor.state()["steps_up"] == 0
+    assert "up" in board.run(300, 50)
+
+
+@pytest.mark.parametrize(
+    "absurd", ["4294967295", "200000", "0", "-40000", "nan", "", "hot"], ids=str
+)
+def test_an_absurd_temperature_is_no_heat(board, absurd):
+    board.run(20, 50)
+    assert board.run(60, **{TEMPERATURE: f"{absurd}\n"}) == []
+    assert board.cameras["gate"].limit is None
+
+
+@pytest.mark.parametrize("absurd", ["0", "-1", "20000", "900000"])
+def test_an_absurd_limit_of_a_zone_is_none(tmp_path, absurd):
+    board = Board(tmp_path, {"gate": FakeCamera(30)})
+    trip = f"{jetson.THERMAL}/thermal_zone0/trip_point_1_temp"
+    assert board.run(60, 52, **{trip: f"{absurd}\n"}) == []
+    assert board.run(4, 84, **{trip: f"{absurd}\n"}) == ["down"], "limit_c counts: 90"
+
+
+def test_sensors_that_go_away_while_it_is_hot_change_nothing_and_are_told(board):
+    board.run(20, 50)
+    board.run(4, 92)
+    limit = board.cameras["gate"].limit
+    for path in (board.root / "sys/class/thermal").glob("thermal_zone*"):
+        # Unreadable for root too: where a file was, there is a folder.
+        (path / "temp").unlink()
+        (path / "temp").mkdir()
+    for path in (board.root / jetson.POWER).glob("*_input"):
+        path.unlink()
+    assert board.run(600) == []
+    assert board.cameras["gate"].limit == limit
+    told = [event.what for event in board.sent if "no sensor" in event.what]
+    assert len(told) == 1
+    assert board.governor.state()["level"] == 1
+
+
+def test_a_machine_that_never_had_sensors_is_told_nothing(tmp_path):
+    board = Board(tmp_path, {"gate": FakeCamera(30)})
+    for path in (board.root / "sys").rglob("temp"):
+        path.unlink()
+    for path in (board.root / jetson.POWER).glob("*_input"):
+        path.unlink()
+    assert board.run(600) == []
+    assert board.sent == []
+
+
+class Sensors:
+    """Answers as told; hangs while it is to."""
+
+    def __init__(self, root):
+        self.files = BoardFiles(jetson.write(root))
+        self.hangs = threading.Event()
+        self.released, self.entered, self.looked = (threading.Event() for _ in range(3))
+        self.faults = 0
+
+    def look(self):
+        if self.hangs.is_set():
+            self.hangs.clear()
+            self.entered.set()
+            assert self.released.wait(10)
+        elif self.faults:
+            self.faults -= 1
+            raise RuntimeError("a mistake")
+        else:
+            self.looked.set()
+        return self.files.look()
+
+
+def governed(sensors, lighter=None):
+    return Governor(
+        GovernorConfig(interval_s=0.01),
+        sensors.look,
+        dict,
+        lighter or FakeLighter(),
+        Events(lambda _event: None),
+    )
+
+
+def test_a_sensor_that_hangs_is_left_behind_and_the_governor_goes_on(tmp_path):
+    sensors = Sensors(tmp_path)
+    sensors.hangs.set()
+    governor = governed(sensors)
+    governor.start()
+    assert sensors.entered.wait(10)
+    assert governor.activity.age_s is not None
+    assert governor.renew()
+    assert sensors.looked.wait(10)
+    sensors.looked.clear()
+    # The one that hung comes back: it ends, and the other goes on.
+    sensors.released.set()
+    assert sensors.looked.wait(10)
+    assert governor.close(10)
+    assert governor.activity.age_s is None
+
+
+def test_engines_that_are_being_changed_are_not_changed_by_two(tmp_path):
+    sensors = Sensors(tmp_path)
+    jetson.write_files(tmp_path, {TEMPERATURE: "98000\n"})
+    engaged, released = threading.Event(), threading.Event()
+
+    class Slow(FakeLighter):
+        def engage(self):
+            engaged.set()
+            assert released.wait(10)
+            return ("main",)
+
+    governor = Governor(
+        GovernorConfig(interval_s=0.01, hold_s=0.01, steps=()),
+        sensors.look,
+        dict,
+        Slow(),
+        Events(lambda _event: None),
+    )
+    governor.start()
+    assert engaged.wait(10)
+    assert not governor.renew()
+    released.set()
+    assert governor.close(10)
+
+
+def test_a_mistake_at_one_look_does_not_end_the_governor(tmp_path):
+    sensors = Sensors(tmp_path)
+    sensors.faults = 3
+    governor = governed(sensors)
+    governor.start()
+    assert sensors.looked.wait(10)
+    assert governor.close(10)
