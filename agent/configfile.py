@@ -110,7 +110,8 @@ def read_fragment(path: Path) -> dict[str, Any]:
         lines = str(error).splitlines()
         raise ConfigError("\n".join(f"{path}: {line}" for line in lines)) from error
     cameras = given.get("cameras", {})
-    models = {*given.get("models", {}), *(str(c.get("model", "main")) for c in cameras.values())}
+    models = {"main", *given.get("models", {})}
+    models |= {str(camera["model"]) for camera in cameras.values() if "model" in camera}
     stand_in = {
         "mqtt": {"host": "broker"},
         "cameras": {name: {"source": "synthetic://64x64@1"} for name in [*cameras, "other"]},

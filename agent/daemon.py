@@ -181,6 +181,7 @@ class Agent:
             builder=self._builder,
             governor=self._governor,
             updates=self._updates,
+            settings_s=lambda: self._reloader.activity.age_s,
             page=lambda: self._http,
             client=self._client,
             spool=self._spool,

@@ -58,6 +58,7 @@ class Parts:
         publisher, link, spool, builder: the activities of their threads.
         governor: with its own.
         updates: the updater, if there is one.
+        settings_s: how long a change of settings has been at its step; None while there is none.
         page: the status page, if there is one at present.
     """
 
@@ -67,6 +68,7 @@ class Parts:
     builder: Activity
     governor: Renewable
     updates: Turns | None
+    settings_s: Callable[[], float | None]
     page: Callable[[], Page | None]
 
 
@@ -135,6 +137,7 @@ class AgentVitals:
             made("cameras", self._stuck_s()),
             made("restoring updates", self.restoring.age_s),
             made("builder", parts.builder.age_s),
+            made("settings", parts.settings_s()),
             made("governor", governor.activity.age_s, renew=governor.renew),
         ]
         if parts.updates is not None:

@@ -46,6 +46,7 @@ class Watch:
         feeds: the enabled cameras by name.
         publisher, builder, governor: stages.
         updates: the updater, if there is one.
+        settings_s: how long a change of settings has been at its step; None while there is none.
         page: the status page, if there is one at present.
         client: tells whether there is a broker.
         spool: keeps what was told when the process has to end.
@@ -66,6 +67,7 @@ class Watch:
         builder: Builder,
         governor: Governor,
         updates: Turns | None,
+        settings_s: Callable[[], float | None],
         page: Callable[[], Page | None],
         client: MqttClient,
         spool: Spool,
@@ -86,6 +88,7 @@ class Watch:
                 builder=builder.activity,
                 governor=governor,
                 updates=updates,
+                settings_s=settings_s,
                 page=page,
             ),
             broker=lambda: "" if client.connected else client.reason or "not connected yet",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from agent.configfile import load
 from agent.errors import AgentError, ConfigError
+from agent.progress import Activity
 from agent.reloadplan import plan
 from agent.wire.configstate import ConfigState
 from engines.errors import EngineError
@@ -69,6 +70,7 @@ class Reloader:
     Attributes:
         config: what is in force.
         state: what was told last.
+        activity: the step of a change that is under way; the watch over the stages looks at it.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class Reloader:
         self._told = told
         self._afar = afar
         self._lock = threading.Lock()
+        self.activity = Activity()
 
     @property
     def bare(self) -> bool:
@@ -214,7 +217,8 @@ class Reloader:
         return self._copy.read_source(), self._load(wanted)
 
     def _bring(self, text: bytes, new: Config) -> ConfigState:
-        state = self._apply(plan(self.config, new))
+        with self.activity:
+            state = self._apply(plan(self.config, new))
         if state.state == "applied":
             self._keep(text)
         return state
@@ -254,6 +258,7 @@ class Reloader:
         changed = {top: getattr(way.config, top) for top in tops}
         self.config = self.config.model_copy(update=changed)
         for slot in way.models:
+            self.activity.mark()
             try:
                 self._site.change_model(slot, way.config.models[slot])
                 models[slot] = way.config.models[slot]
@@ -261,6 +266,7 @@ class Reloader:
                 yield f"model {slot}: {error}"
         stuck = set()
         for name in way.removed:
+            self.activity.mark()
             try:
                 self._site.remove_camera(name)
                 del cameras[name]
@@ -277,6 +283,7 @@ class Reloader:
             # The settings are looked up while the camera starts.
             camera = cameras[name] = way.config.cameras[name]
             self.config = self.config.model_copy(update={"cameras": dict(cameras)})
+            self.activity.mark()
             try:
                 self._site.add_camera(name, camera)
             except AgentError as error:

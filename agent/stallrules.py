@@ -49,6 +49,7 @@ RULES: dict[str, Rule] = {
     "restoring updates": Rule("load_timeout_s", essential=True),
     # A build is a process with a deadline of its own; this counts what the agent does around it.
     "builder": Rule("load_timeout_s", essential=False),
+    "settings": Rule("load_timeout_s", essential=False),
     "governor": Rule("slow_timeout_s", essential=False, renewable=True),
     "http": Rule("slow_timeout_s", essential=False, renewable=True),
     "http pictures": Rule("slow_timeout_s", essential=False),

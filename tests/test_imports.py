@@ -180,7 +180,7 @@ PROJECT: dict[str, tuple[str, ...]] = {
     "agent.lastgood": ("agent.config", "agent.configfile", "agent.errors", "agent.statefolder"),
     "agent.reload": ("agent.bundle.documents", "agent.config", "agent.configfile",
                      "agent.desired", "agent.errors", "agent.lastgood", "agent.news",
-                     "agent.reloadplan", "agent.wire.configstate", "engines.errors"),
+                     "agent.progress", "agent.reloadplan", "agent.wire.configstate", "engines.errors"),
     "agent.desired": ("agent.bundle.documents", "agent.bundle.dsse", "agent.bundle.strict",
                       "agent.errors", "agent.lastgood", "agent.threads", "agent.wire.configstate",
                       "engines.durable"),

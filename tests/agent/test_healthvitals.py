@@ -46,6 +46,7 @@ class Ground:
                 builder=Activity(),
                 governor=self.governor,
                 updates=self.updates,
+                settings_s=lambda: None,
                 page=lambda: self.page,
             ),
             broker=lambda: "",

@@ -148,8 +148,10 @@ class Site:
     def __init__(self, failing: dict[str, Exception] | None = None) -> None:
         self.done: list[str] = []
         self.failing = failing or {}
+        self.meanwhile = lambda: None
 
     def _do(self, what: str) -> None:
+        self.meanwhile()
         if what in self.failing:
             raise self.failing[what]
         self.done.append(what)
@@ -246,6 +248,16 @@ def test_a_section_of_the_brokers_changes_alone(tmp_path):
     assert house.site.done[0].startswith("mqtt.detections")
     assert house.reloader.config.mqtt.host == "broker"
     assert house.reloader.config.mqtt.detections.qos == 1
+
+
+def test_the_watch_sees_how_long_a_step_of_a_change_takes(tmp_path):
+    house = House(tmp_path)
+    ages: list[float | None] = []
+    house.site.meanwhile = lambda: ages.append(house.reloader.activity.age_s)
+    house.write(values(**cameras(c={"source": "rtsp://cam/3"})))
+    house.reloader.reload()
+    assert [age is None for age in ages] == [False]
+    assert house.reloader.activity.age_s is None
 
 
 def test_a_file_that_is_gone_is_refused(tmp_path):

@@ -6,6 +6,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
+from agent import yamlfile
 from agent.bundle.documents import MAX_SETTINGS_BYTES, SETTINGS, Settings
 from agent.bundle.dsse import verify
 from agent.config import MqttConfig, TlsConfig
@@ -165,10 +166,20 @@ def test_a_mistake_is_told_before_anything_is_sent(tmp_path, text, said):
     assert said in str(error.value)
 
 
-def test_a_file_may_say_only_what_differs(tmp_path):
+@pytest.mark.parametrize(
+    "text",
+    [
+        "cameras: {door: {fps: 5, model: small}}\nmodels: {main: {confidence: 0.5}}",
+        "cameras: {door: {model: small}}",
+        "models: {small: {confidence: 0.5}}",
+        "log: {level: debug}",
+        "cameras: {door: {enabled: false}}",
+    ],
+)
+def test_a_file_may_say_only_what_differs(tmp_path, text):
     path = tmp_path / "f.yaml"
-    path.write_text("cameras: {door: {fps: 5, model: small}}\nmodels: {main: {confidence: 0.5}}")
-    assert read_fragment(path)["cameras"] == {"door": {"fps": "5", "model": "small"}}
+    path.write_text(text)
+    assert read_fragment(path) == yamlfile.read(path).values
 
 
 @pytest.fixture

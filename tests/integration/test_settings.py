@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import signal
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
-from tests.integration.agents import SOON_S, detections, has, validate
+from fleet import controlling
+from fleet.commands.app import app
+from fleet.link import Outlet
+from tests.fakes.fleetbroker import fleet_broker
+from tests.fakes.fleetfolder import (
+    PASSPHRASE,
+    PREFIX,
+    enroll_new,
+    found_fleet,
+    open_fleet,
+    remembered_derivations,
+)
+from tests.integration.agents import SOON_S, detections, has, settings, validate
 from tests.integration.updates import Fleet
 
 
@@ -118,3 +132,49 @@ def test_settings_that_waited_at_the_broker_are_taken_at_the_start(
     subscriber.wait_for(has("c", 5), SOON_S)
     process.send_signal(signal.SIGTERM)
     assert process.wait(SOON_S) == 0
+
+
+def test_an_operator_pushes_settings_to_an_enrolled_agent_through_the_fleets_own_broker(
+    agents, model, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("VIGIA_FLEET_PASSPHRASE", PASSPHRASE)
+    fragment = tmp_path / "d1.yaml"
+    fragment.write_text(
+        "cameras: {c: {source: 'synthetic://64x48@20'}}\npipeline: {queue_frames: 9}"
+    )
+    with remembered_derivations():
+        template = found_fleet(tmp_path / "template")
+        with fleet_broker(template, tmp_path / "fleet") as folder:
+            with open_fleet(folder) as fleet:
+                device, answer = enroll_new(fleet, tmp_path / "devices", "d1")
+                publish_metadata(fleet)
+            (device.folder / "root.json").write_bytes(answer.root.encode())
+            config = settings(answer.port, PREFIX, model, {"a": scene()})
+            config["mqtt"]["tls"] = {k: str(v) for k, v in device.tls_files(answer).items()}
+            config["updates"] = {"state_dir": str(device.folder)}
+            process = agents.start(config)
+
+            def fleet_config(*words: object) -> dict:
+                told_ = CliRunner().invoke(app, ["config", *map(str, words), "--json"])
+                return {"exit": told_.exit_code, **json.loads(told_.stdout)}
+
+            out = fleet_config("push", folder, "d1", fragment, "--wait", SOON_S)
+            assert (out["exit"], out["taken"], out["restart"]) == (0, True, ["pipeline"])
+            fragment.write_text("cameras: {a: {model: other}}")
+            out = fleet_config("push", folder, "d1", fragment, "--wait", SOON_S)
+            assert (out["exit"], out["taken"]) == (1, False)
+            assert "cameras.a.model: no such model" in out["reason"]
+            words = ["restart", str(folder), "--device", "d1", "--wait", str(SOON_S)]
+            assert CliRunner().invoke(app, words).exit_code == 0
+            assert process.wait(SOON_S) == 75
+            process = agents.again(tmp_path / "agent0.yaml")
+            out = fleet_config("clear", folder, "d1", "--yes", "--wait", SOON_S)
+            assert (out["exit"], out["taken"], out["restart"]) == (0, True, ["pipeline"])
+            assert fleet_config("show", folder, "d1")["state"]["source"] == "file"
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(SOON_S) == 0
+
+
+def publish_metadata(fleet) -> None:
+    with Outlet(fleet.mqtt) as outlet:
+        controlling.publish_metadata(fleet, outlet)
