@@ -2,18 +2,20 @@
 
     python -m tests.integration.statuspages FOLDER [STATE ...]
 
-writes one picture a state, width and colour scheme with a headless Chromium. With the folder
-`references`, the small pictures that tests/integration/test_page.py compares with.
+writes with a headless Chromium what the name of the folder says: `references`, the small pictures
+that tests/integration/test_page.py compares with; `images`, those of the documentation; any other,
+one picture a state, screen and colour scheme.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 import tempfile
 import threading
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -25,15 +27,14 @@ from agent.http.server import HttpServer
 from agent.pipeline.stats import PipelineStats
 from tests.fakes.frames import frame, result
 from tests.integration.browser import Browser, Page, find
+from tests.integration.statusvalues import NOW, STATES, UPTIME_S, values
 
-NOW = 1_760_000_000.0
-"""When it is on the page, seconds since the epoch: 9 October 2025, 08:53:20 UTC."""
+if TYPE_CHECKING:
+    from agent.detection import Result
+    from agent.frame import Frame
 
-UPTIME_S = 4000
-DAY_S = 86_400
 SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
-CAMERAS = ("belt", "dock", "gate")
-ROOT = Path(__file__).parents[2]
+EXAMPLE = Path(__file__).parents[2] / "examples" / "conveyor"
 REFERENCES = Path(__file__).parent / "references"
 SHRINK = 4
 """A reference has one pixel for so many of the page in each direction."""
@@ -42,132 +43,12 @@ STEPS = 300
 """Points of the plots: ten minutes."""
 
 
-def _values(names: tuple[str, ...]) -> dict[str, Any]:
-    """All is well; by the names of `agent.http.ports.Sources`."""
-    before = NOW - UPTIME_S
-    return {
-        "cameras": {
-            name: {"state": "online", "reason": "", "since": before, "attempts": 0, "model": "main"}
-            for name in names
-        },
-        "models": {"main": {
-            "name": "conveyor-n", "digest": "sha256:9f31c2a07be4d1c88a0e", "backend": "tensorrt",
-            "precision": "int8", "names": ["box", "letter", "tube"], "reason": "", "waiting": 0,
-            "build": {"state": "ready", "report": {
-                "chosen": {"backend": "tensorrt", "precision": "int8"}, "speedup": 2.31,
-                "candidates": [
-                    {"backend": "tensorrt", "precision": "int8", "taken": True, "p50_ms": 4.1,
-                     "gate": {"matched": 0.987, "cosine": 0.9995}},
-                    {"backend": "tensorrt", "precision": "fp16", "taken": False, "p50_ms": 6.2,
-                     "gate": {"matched": 0.998, "cosine": 0.99998}},
-                ],
-            }},
-        }},
-        "host": {
-            "cpu_percent": 41.0, "process_rss_bytes": 412_000_000, "temperature_max_c": 58.5,
-            "thermal": {"cpu-thermal": 56.0, "gpu-thermal": 58.5}, "power": {"total_w": 11.4},
-        },
-        "broker": {"connected": True},
-        "publisher": {"outbox_messages": 0},
-        "spool": {"memory_messages": 0, "disk_messages": 0, "dropped": {}, "disk": "ok"},
-        "governor": {"enabled": True, "level": 0},
-        "history": [
-            {"slot": "main", "state": "COMMITTED", "version": "1.4.0", "reason": "",
-             "changed": NOW - 2 * DAY_S,
-             "figures": {"gate": {"score": 0.9312, "active_score": 0.9107}}},
-        ],
-        "events": [
-            _event(UPTIME_S, "agent", "info", "started"),
-            *(_event(UPTIME_S - 10, "camera", "info", f"{n}: online") for n in names),
-        ],
-        "health": {"ready": True, "stalled": ()},
-        "troubles": [],
-    }  # fmt: skip
-
-
-def _event(age_s: float, kind: str, severity: str, what: str) -> dict[str, Any]:
-    return {"ts": NOW - age_s, "kind": kind, "severity": severity, "what": what}
-
-
-def _lost(seen: dict[str, Any]) -> None:
-    reason = "rtsp://10.0.0.7/stream1: connection refused; is the camera on?"
-    seen["cameras"]["gate"] |= {
-        "state": "connecting", "reason": reason, "since": NOW - 340, "attempts": 21,
-    }  # fmt: skip
-    what = "gate: connecting: connection refused"
-    seen["events"].append(_event(340, "camera", "warning", what))
-
-
-def _recovery(seen: dict[str, Any]) -> None:
-    seen["models"] = {}
-    mistake = "the configuration has a mistake and there is no good one; no camera runs"
-    seen["troubles"] = [mistake]
-    what = "/etc/vigia/agent.yaml: cameras.belt.fps: must be above 0 (line 14)"
-    seen["events"] = [*seen["events"][:1], _event(UPTIME_S - 1, "config", "error", what)]
-
-
-def _updating(seen: dict[str, Any]) -> None:
-    model = seen["models"]["main"]
-    model["update"] = {"state": "BUILDING", "version": "1.5.0", "reason": "", "figures": {}}
-    step = "int8 on tensorrt: building the engine"
-    model["build"] = {"state": "building", "step": step, "done": 3, "total": 5}
-    what = "main: 1.5.0 is fetched, 9.2 MB in 41 s"
-    seen["events"].append(_event(75, "update", "info", what))
-
-
-def _rejected(seen: dict[str, Any]) -> None:
-    reason = "its map50_95 is 0.7132; at least 0.9 is asked"
-    figures = {"gate": {"metric": "map50_95", "score": 0.7132, "active_score": 0.9312,
-                        "pictures": 64, "latency_ms": {"p50": 8.1, "p95": 9.4}}}  # fmt: skip
-    past = {"slot": "main", "state": "REJECTED", "version": "1.5.0", "reason": reason}
-    seen["history"].insert(0, {**past, "changed": NOW - 600, "figures": figures})
-    seen["models"]["main"]["update"] = {"state": "REJECTED", "version": "1.5.0", "reason": reason}
-    seen["events"].append(_event(600, "update", "warning", f"main: 1.5.0 is rejected: {reason}"))
-
-
-def _away(seen: dict[str, Any]) -> None:
-    seen["broker"] = {"connected": False, "reason": "mqtt.example:8883: connection timed out"}
-    seen["spool"] |= {"memory_messages": 212, "disk_messages": 18_240, "disk_bytes": 9_240_000}
-    what = "no broker: mqtt.example:8883: connection timed out"
-    seen["events"].append(_event(610, "mqtt", "warning", what))
-
-
-def _hot(seen: dict[str, Any]) -> None:
-    seen["host"] |= {"temperature_max_c": 94.5, "thermal": {"gpu-thermal": 94.5}}
-    seen["governor"] |= {
-        "level": 2, "headroom_c": 2.5, "fps_limits": dict.fromkeys(CAMERAS, 12.0),
-        "reason": "gpu-thermal at 94.5 °C, 2.5 below slowing down",
-    }  # fmt: skip
-    what = "does less: half the frames (gpu-thermal at 94.5 °C, 2.5 below slowing down)"
-    seen["events"].append(_event(130, "governor", "warning", what))
-
-
-def _stalled(seen: dict[str, Any]) -> None:
-    seen["health"] = {"ready": True, "stalled": ("model main",)}
-    what = "model main makes no progress for 12 s; its engine is loaded anew"
-    seen["events"].append(_event(9, "stall", "error", what))
-
-
-STATES = {
-    "well": lambda _seen: None,
-    "lost": _lost,
-    "recovery": _recovery,
-    "updating": _updating,
-    "rejected": _rejected,
-    "away": _away,
-    "hot": _hot,
-    "stalled": _stalled,
-}
-
-
 class Stage:
     """Serves a state: plots of ten minutes, and pictures as long as somebody asks for them."""
 
     def __init__(self, state: str) -> None:
-        names = () if state == "recovery" else CAMERAS
-        seen = _values(names)
-        STATES[state](seen)
-        self._stats = PipelineStats(names)
+        seen = values(state)
+        self._stats = PipelineStats(seen["cameras"])
         self._show: Any = None
         looks: dict[str, Any] = {name: lambda value=value: value for name, value in seen.items()}
         given = Sources(
@@ -216,21 +97,31 @@ class Stage:
             history.look()
 
     def _play(self) -> None:
-        """The same frame again and again: a page that is looked at later looks the same."""
-        video = cv2.VideoCapture(str(ROOT / "examples" / "conveyor" / "sample.mp4"))
-        good, pixels = video.read()
-        video.release()
-        assert good
-        corners = np.array([[178, 192, 322, 312], [400, 270, 520, 400]], np.float32)
-        found = Detections(corners, np.array([0.93, 0.88], np.float32), np.array([1, 0], np.int32))
-        model = ModelRef("main", "conveyor-n", "sha256:9f", "tensorrt", "int8", ("box", "letter"))
+        """Each camera's frame again and again: a page that is looked at later looks the same."""
+        shown = [_still(name, place) for place, name in enumerate(self._online)]
         number = 0
         while not self._stop.wait(0.1):
             number += 1
             show = self._show
-            for name in self._online if show is not None else ():
-                shown = replace(frame(name, number), pixels=pixels)
-                show(shown, replace(result(shown, found), model=model))
+            for seen, told in shown if show is not None else ():
+                show(replace(seen, index=number), replace(told, frame_index=number))
+
+
+def _still(camera: str, place: int) -> tuple[Frame, Result]:
+    """A frame of the example's video, and what is to be found in it."""
+    truth = json.loads((EXAMPLE / "sample.json").read_text("utf-8"))
+    number = 150 * place
+    video = cv2.VideoCapture(str(EXAMPLE / "sample.mp4"))
+    for _ in range(number + 1):
+        good, pixels = video.read()
+        assert good
+    video.release()
+    rows = np.array(truth["frames"][number], np.float32).reshape(-1, 5)
+    scores = np.linspace(0.97, 0.88, len(rows), dtype=np.float32)
+    found = Detections(rows[:, :4].copy(), scores, rows[:, 4].astype(np.int32))
+    model = ModelRef("main", "conveyor-n", "sha256:9f", "tensorrt", "int8", tuple(truth["names"]))
+    seen = replace(frame(camera), pixels=pixels)
+    return seen, replace(result(seen, found), model=model)
 
 
 READY = (
@@ -266,8 +157,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as profile:
         browser = Browser(command, Path(profile))
         try:
-            for state in sys.argv[2:] or STATES:
-                _photograph(browser, state, folder)
+            if folder.name == "images":
+                _illustrate(browser, folder)
+            else:
+                for state in sys.argv[2:] or STATES:
+                    _photograph(browser, state, folder)
         finally:
             browser.close()
 
@@ -282,10 +176,49 @@ def _photograph(browser: Browser, state: str, folder: Path) -> None:
                 if folder.name != "references":
                     (folder / name).write_bytes(page.picture())
                 elif not dark:
-                    cv2.imwrite(str(REFERENCES / name), shrunk(page.picture()))
+                    cv2.imwrite(str(folder / name), shrunk(page.picture()))
                 page.close()
     finally:
         stage.close()
+
+
+def _illustrate(browser: Browser, folder: Path) -> None:
+    """The pictures of the documentation."""
+    _write(folder / "status.jpg", _seen(browser, "lost", "desktop"))
+    _write(folder / "status-dark.jpg", _seen(browser, "rejected", "desktop", dark=True))
+    phones = [
+        _seen(browser, "well", "phone", fold=True),
+        _seen(browser, "away", "phone", fold=True),
+        _seen(browser, "updating", "phone", fold=True, dark=True),
+        _seen(browser, "stalled", "phone", fold=True, dark=True),
+    ]
+    gap = np.full((phones[0].shape[0], 24, 3), 255, np.uint8)
+    row = [part for phone in phones for part in (phone, gap)][:-1]
+    _write(folder / "status-phone.jpg", np.hstack(row))
+
+
+def _seen(
+    browser: Browser, state: str, screen: str, *, dark: bool = False, fold: bool = False
+) -> np.ndarray:
+    """A page with its reports unfolded, or what is seen of it without scrolling."""
+    stage = Stage(state)
+    try:
+        page = look(browser, stage, SIZES[screen], dark=dark)
+        if fold:
+            page.resize(*SIZES[screen])
+        else:
+            page.ask("document.querySelectorAll('#history details').forEach((d) => d.open = true)")
+        png = page.picture() if fold else page.whole()
+        page.close()
+    finally:
+        stage.close()
+    pixels = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
+    assert pixels is not None
+    return pixels
+
+
+def _write(path: Path, pixels: np.ndarray) -> None:
+    cv2.imwrite(str(path), pixels, [cv2.IMWRITE_JPEG_QUALITY, 88])
 
 
 if __name__ == "__main__":

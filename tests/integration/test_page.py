@@ -11,11 +11,11 @@ import pytest
 from tests.integration.statuspages import (
     REFERENCES,
     SIZES,
-    STATES,
     Stage,
     look,
     shrunk,
 )
+from tests.integration.statusvalues import STATES
 
 pytestmark = pytest.mark.slow
 
