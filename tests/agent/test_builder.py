@@ -196,3 +196,34 @@ def test_a_holder_does_not_wait_for_ever(monkeypatch):
     with pytest.raises(BuildError, match="has not ended"), rig.builder.held():
         pass
     assert rig.builder.close(SOON_S)
+
+
+def test_a_build_that_runs_has_its_own_deadline_before_the_builder_counts_as_stalled():
+    rig = Rig(HANGS, "main")
+    assert rig.builder.activity.age_s is None
+    rig.builder.want("main")
+    rig.builder.start()
+    rig.wait(lambda: rig.step("main") == "building main")
+    assert rig.builder.activity.age_s == 0.0
+    rig.builder.close(SOON_S)
+    assert rig.builder.activity.age_s is None
+
+
+def test_a_builder_that_hangs_beside_a_build_ages(monkeypatch):
+    entered, released = threading.Event(), threading.Event()
+    rig = Rig(HANGS, "main")
+
+    def hang():
+        entered.set()
+        released.wait(SOON_S)
+        return False
+
+    monkeypatch.setattr(rig.engines["main"], "wanted", hang)
+    rig.builder.want("main")
+    rig.builder.start()
+    assert entered.wait(SOON_S)
+    first = rig.builder.activity.age_s
+    assert first is not None
+    assert rig.builder.activity.age_s > first
+    released.set()
+    rig.builder.close(SOON_S)

@@ -4,10 +4,12 @@ import contextlib
 import json
 import os
 import sqlite3
+import threading
 import time
 
 import pytest
 
+from agent import stallpoint
 from agent.config import SpoolConfig
 from agent.events import Events
 from agent.spool import MEMORY_MESSAGES, Spool
@@ -303,5 +305,50 @@ def test_a_mistake_in_the_spool_does_not_stop_whoever_tells_and_is_raised_at_the
     events.tell("agent", "info", "one")
     wait(lambda: "ended by a mistake" in caplog.text)
     events.tell("agent", "info", "two")
+    with pytest.raises(RuntimeError, match="a mistake"):
+        spool.close(1)
+
+
+def test_what_waits_is_sent_past_a_thread_that_hangs(run, monkeypatch):
+    link = AckLink()
+    hung, released = threading.Event(), threading.Event()
+
+    def hang(_name):
+        hung.set()
+        released.wait(10)
+
+    monkeypatch.setattr(stallpoint, "hit", hang)
+    spool = run(link, disk=False)
+    assert hung.wait(10)
+    assert spool.activity.age_s is not None
+    tell(spool, 3)
+    spool.take_detection("gate", 0, 0, DETECTION, replay=False)
+    assert link.taken == []
+    spool.speak_past_thread()
+    assert whats(link) == ["event 0", "event 1", "event 2"]
+    assert [t.json["seq"] for t in link.taken] == [0, 1, 2]
+    released.set()
+
+
+def test_a_spool_without_work_rests(run):
+    link = AckLink()
+    spool = run(link)
+    tell(spool, 1)
+    link.wait_for(1)
+    wait(lambda: spool.activity.age_s is None)
+
+
+def test_a_spool_that_has_ended_by_a_mistake_never_rests_so_that_the_watch_finds_it(
+    tmp_path, caplog
+):
+    class Broken(AckLink):
+        def publish(self, *_args, **_named):
+            raise RuntimeError("a mistake")
+
+    spool = Spool(Broken(), Topics("p", "d"), "d", "b", SpoolConfig(), tmp_path)
+    spool.start(Events(spool.take_event).tell)
+    tell(spool, 1)
+    wait(lambda: "ended by a mistake" in caplog.text)
+    assert spool.activity.age_s is not None
     with pytest.raises(RuntimeError, match="a mistake"):
         spool.close(1)

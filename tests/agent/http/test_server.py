@@ -258,3 +258,37 @@ def test_so_many_connections_are_served_and_no_more(agent, monkeypatch):
         assert reader.recv(1 << 16).startswith(b"HTTP/1.1 503 ")
     for one in held:
         one.close()
+
+
+def test_a_server_that_hangs_is_begun_anew_at_the_same_port(agent, monkeypatch):
+    hung, released = threading.Event(), threading.Event()
+
+    def hang(_name):
+        if not hung.is_set():
+            hung.set()
+            released.wait(PATIENCE_S)
+
+    monkeypatch.setattr(server_module.stallpoint, "hit", hang)
+    server = agent.server()
+    assert server.start()
+    port = server.port
+    assert hung.wait(PATIENCE_S)
+    assert server.renew()
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S) as client:
+        assert client.get("/healthz").status_code == 200
+        # The one that hung comes back, ends, and takes nothing with it.
+        released.set()
+        until(lambda: [t.name for t in threading.enumerate()].count("http") == 1)
+        assert client.get("/readyz").status_code == 200
+    assert server.activity.age_s is not None
+
+
+def test_a_server_that_ends_or_never_listened_is_not_begun_anew(agent, server):
+    never = agent.server()
+    assert not never.renew()
+    server.close(PATIENCE_S)
+    assert not server.renew()
+
+
+def test_while_nobody_looks_no_picture_is_in_the_making(server):
+    until(lambda: server.pictures_s is None)
