@@ -106,6 +106,20 @@ def test_an_agent_ends_in_time_while_somebody_looks(agents, mosquitto, subscribe
         assert process.wait(STOP_S) == 0
 
 
+def test_an_agent_that_is_to_have_no_page_listens_nowhere(
+    agents, mosquitto, subscriber, prefix, model
+):
+    port = free_port()
+    config = settings(
+        mosquitto.ports["plain"], prefix, model, {"scene": {"source": "synthetic://64x48@20"}}
+    )
+    config["http"] = {"port": port, "enabled": False}
+    agents.start(config)
+    subscriber.wait_for(has("scene", 3), SOON_S)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), 1.0)
+
+
 def test_a_port_that_is_taken_costs_nothing_but_the_page(
     agents, mosquitto, subscriber, prefix, model
 ):
