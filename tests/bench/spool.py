@@ -41,18 +41,30 @@ BASELINE_S = 30.0
 
 
 class Reader(Subscriber):
-    """Comes back to a broker only while `may_come` is set."""
+    """Can be told not to come back to a broker."""
 
     def __init__(self, port: int) -> None:
         super().__init__(port, "s/#", qos=1)
-        self.may_come = threading.Event()
-        self.may_come.set()
+        self._may_come = threading.Event()
+        self._may_come.set()
+        self._stays = threading.Event()
+
+    def stay_away(self) -> None:
+        """Come back only after `come`; there is no connection when this returns."""
+        self._stays.clear()
+        self._may_come.clear()
+        assert self._stays.wait(SOON_S)
+
+    def come(self) -> None:
+        """Connect again."""
+        self._may_come.set()
 
     def _set_subscribed(self, value: bool) -> None:
         super()._set_subscribed(value)
-        # Called after every connection and attempt.
-        if not value:
-            self.may_come.wait()
+        # Called after every connection and every attempt.
+        if not value and not self._may_come.is_set():
+            self._stays.set()
+            self._may_come.wait()
 
 
 def p95(values: list[float]) -> float:
@@ -145,11 +157,11 @@ def bring_back(
         reader.wait_subscribed(SOON_S)
         agent.send_signal(signal.SIGCONT)
         return
-    reader.may_come.clear()
+    reader.stay_away()
     before = ground.broker_says()["taken"]
     ground.broker.start()
     until(lambda: ground.broker_says()["taken"] >= before + LATE_MESSAGES, SOON_S)
-    reader.may_come.set()
+    reader.come()
     reader.wait_subscribed(SOON_S)
 
 
