@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tests.soak.ground import is_detection
+from tests.soak.supervisor import STOPPED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,7 +69,7 @@ class Chaos:
             "line slow and lossy": Trouble(3, self._slow),
             "agent frozen": Trouble(1, self._freeze),
             "agent killed": Trouble(3, lambda: self._end(signal.SIGKILL, "killed"), ends=True),
-            "agent stopped": Trouble(2, lambda: self._end(signal.SIGTERM, "stopped"), ends=True),
+            "agent stopped": Trouble(2, lambda: self._end(signal.SIGTERM, STOPPED), ends=True),
             "agent hung": Trouble(2, self._hang, ends=True),
         }
         if ground.rtsp is not None:

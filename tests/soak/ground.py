@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -159,16 +161,21 @@ class Ground:
 
     def spool_check(self) -> str:
         """SQLite's own word on the spool's file; empty if all is well or there is none yet."""
-        for file in (self.disk / "spool").glob("*.db"):
-            with contextlib.closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as base:
-                answer = base.execute("PRAGMA integrity_check").fetchone()[0]
-            if answer != "ok":
-                return f"{file.name}: {answer}"
+        # Of a copy: SQLite writes beside a file while it looks, and this disk may be full.
+        with tempfile.TemporaryDirectory(dir=self.folder) as name:
+            copy = Path(name) / "spool"
+            shutil.copytree(self.disk / "spool", copy)
+            for file in copy.glob("*.db"):
+                with contextlib.closing(sqlite3.connect(file)) as base:
+                    answer = base.execute("PRAGMA integrity_check").fetchone()[0]
+                if answer != "ok":
+                    return f"{file.name}: {answer}"
         damaged = [p.name for p in (self.disk / "spool").glob("*damaged*")]
         return f"set aside: {damaged}" if damaged else ""
 
     def left_on_disk(self) -> list[tuple[str, str, int]]:
         """Run, stream and number of what the spool still holds; the agent has ended."""
+        self.free_disk()
         found = []
         for path in (self.disk / "spool").glob("*.db"):
             file = SpoolFile(path)

@@ -44,7 +44,7 @@ def draw(report: dict[str, Any], path: Path) -> None:
         times = [t for t, *_ in life]
         memory.plot(times, [r / 2**20 for _, r, _ in life], color=INK, linewidth=1.2)
         files.plot(times, [d for *_, d in life], color=INK, linewidth=1.2)
-    memory.set_ylabel("memory, MiB")
+    memory.set_ylabel("memory, MiB\n(from 90 %)")
     files.set_ylabel("descriptors")
     flow.plot(*_columns(series["arrivals"]), color="#2a6fbb", linewidth=0.9,
               label="messages a second at the reader")  # fmt: skip
@@ -53,7 +53,7 @@ def draw(report: dict[str, Any], path: Path) -> None:
     # A replay of thousands would hide the rest.
     flow.set_yscale("symlog", linthresh=10)
     flow.set_ylabel("messages")
-    flow.legend(loc="upper left", fontsize=8, ncols=2, frameon=False)
+    flow.legend(loc="lower left", bbox_to_anchor=(0, 1), fontsize=8, ncols=2, frameon=False)
     flow.set_xlabel("seconds since the start; dotted: the agent's process ended there")
     for axis in (troubles, memory, files, flow):
         axis.set_xlim(0, report["duration_s"])
@@ -63,9 +63,18 @@ def draw(report: dict[str, Any], path: Path) -> None:
         if axis is not troubles:
             axis.set_ylim(bottom=0)
             axis.grid(axis="y", color="#eeeeee")
+    _near_its_values(memory, report)
+    figure.align_ylabels(axes[1:])
     figure.tight_layout()
     figure.savefig(path, dpi=100)
     plt.close(figure)
+
+
+def _near_its_values(axis: Any, report: dict[str, Any]) -> None:
+    """So that 2 % can be seen: the first seconds of each process are below the edge."""
+    values = sorted(r / 2**20 for life in report["series"]["process"] for _, r, _ in life)
+    if values:
+        axis.set_ylim(0.9 * values[len(values) // 2], 1.02 * values[-1])
 
 
 def _words(axis: Any, report: dict[str, Any]) -> None:
@@ -84,9 +93,9 @@ def _words(axis: Any, report: dict[str, Any]) -> None:
         mark, colour = marks[line["ok"]]
         options = {"transform": axis.transAxes, "fontsize": 9, "va": "center"}
         axis.text(0.0, y, mark, color=colour, weight="bold", **options)
-        axis.text(0.09, y, line["name"], color=INK, **options)
-        axis.text(0.52, y, line["seen"][:70], color=INK, **options)
-        axis.text(0.84, y, f"wanted: {line['wanted']}"[:40], color=FAINT, **options)
+        axis.text(0.085, y, line["name"], color=INK, **options)
+        axis.text(0.5, y, line["seen"][:70], color=INK, **options)
+        axis.text(0.8, y, f"wanted: {line['wanted']}"[:40], color=FAINT, **options)
 
 
 def _troubles(axis: Any, log: list[list[Any]]) -> None:

@@ -27,6 +27,9 @@ ABORT_S = 1.0
 
 RESTART_S = 0.2
 STOP_S = 15.0
+STOPPED = "stopped"
+"""A cause: it was asked to stop, and must end well."""
+
 SAMPLE_S = 1.0
 START_S = 40.0
 """READY must be said within this, on a machine that does other things as well."""
@@ -135,7 +138,7 @@ class Supervisor:
             Its exit code; -9 if it had to be killed.
         """
         with self._changed:
-            self._closing, self._asked = True, "stopped at the end"
+            self._closing, self._asked = True, STOPPED
             self._signal(signal.SIGCONT)
             self._signal(signal.SIGTERM)
         process = self._process
@@ -175,6 +178,8 @@ class Supervisor:
             with self._changed:
                 if not life.cause:
                     life.cause = self._asked or f"by itself, code {self._process.returncode}"
+                if self._asked == STOPPED and self._process.returncode:
+                    self.crashes.append(f"asked to stop, it ended with {self._process.returncode}")
                 if not self._asked:
                     since = life.ended_s - life.began_s if life.ended_s else 0.0
                     self.crashes.append(f"{life.cause}, after {since:.0f} s")
