@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 HISTORY = 20
 """Updates that are shown."""
 
+REPORTS = 5
+"""So many of them, the newest, with what gate, shadow and canary measured: that may be long."""
+
 LOOK_EVERY_S = 2.0
 """The file of updates is read no more often."""
 
@@ -135,12 +138,6 @@ def _model(pipeline: Pipeline, slot: str, held: ModelSlot) -> dict[str, Any]:
     return entry
 
 
-def _figures(text: str) -> Mapping[str, Any]:
-    """What gate, shadow and canary measured; the updater writes JSON objects."""
-    figures: Mapping[str, Any] = json.loads(text)
-    return figures
-
-
 class _UpdateLog:
     """Where updates stand and how they ended, read from their file now and then."""
 
@@ -183,9 +180,9 @@ class _UpdateLog:
                     "version": past.version,
                     "reason": past.reason,
                     "changed": past.changed,
-                    "figures": _figures(past.figures),
+                    "figures": json.loads(past.figures) if place < REPORTS else {},
                 }
-                for past in reader.history(HISTORY)
+                for place, past in enumerate(reader.history(HISTORY))
             ]
             self._records = {
                 record.slot: {
@@ -193,8 +190,6 @@ class _UpdateLog:
                         "state": record.state.value,
                         "version": record.version,
                         "reason": record.reason,
-                        "changed": record.changed,
-                        "figures": _figures(record.figures),
                     }
                 }
                 for record in reader.records()
