@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import threading
+import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -246,6 +247,10 @@ class Afar:
         return replace(state, desired=version, not_taken=self._not_taken)
 
 
+DOUBT_S = 5.0
+"""What nobody vouches for is told so often at the most; telemetry counts all of it."""
+
+
 class Site(Protocol):
     """`agent.reload.Reloader`, as far as it is needed here."""
 
@@ -267,11 +272,19 @@ class Applier:
     Args:
         site: gives the running agent.
         prove_s: as `PROVE_S`.
+        clock: monotonic seconds.
     """
 
-    def __init__(self, site: Callable[[], Site], prove_s: float = PROVE_S) -> None:
+    def __init__(
+        self,
+        site: Callable[[], Site],
+        prove_s: float = PROVE_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._site = site
         self._prove_s = prove_s
+        self._clock = clock
+        self._doubted_s = float("-inf")
         self._changed = threading.Condition()
         self._waiting: Callable[[Site], None] | None = None
         self._unproven = True
@@ -284,11 +297,20 @@ class Applier:
 
     def take(self, settings: Settings, envelope: bytes) -> None:
         """See `agent.update.desired.Taker`."""
-        self._put(lambda site: site.take(settings, envelope))
+        with self._changed:
+            self._waiting = lambda site: site.take(settings, envelope)
+            self._changed.notify_all()
 
     def refused(self, reason: str) -> None:
         """See `agent.update.desired.Taker`."""
-        self._put(lambda site: site.doubt(reason))
+        now = self._clock()
+        with self._changed:
+            # What waits is worth more, and a flood must not become one of ours.
+            if self._waiting is not None or now - self._doubted_s < DOUBT_S:
+                return
+            self._doubted_s = now
+            self._waiting = lambda site: site.doubt(reason)
+            self._changed.notify_all()
 
     def close(self, timeout_s: float) -> bool:
         """Take nothing more, and wait.
@@ -300,11 +322,6 @@ class Applier:
             self._closed = True
             self._changed.notify_all()
         return self._group.wait(timeout_s)
-
-    def _put(self, act: Callable[[Site], None]) -> None:
-        with self._changed:
-            self._waiting = act
-            self._changed.notify_all()
 
     def _run(self) -> None:
         while not self._closed:

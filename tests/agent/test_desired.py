@@ -319,6 +319,27 @@ def test_the_newest_of_several_is_brought_into_force_next():
     assert site.taken == [1, 3]
 
 
+def test_a_flood_of_what_nobody_signed_is_told_now_and_then_and_pushes_nothing_out():
+    site, now = Slow(), [0.0]
+    applier = Applier(lambda: site, prove_s=0.05, clock=lambda: now[0])
+    applier.start()
+    applier.take(*signed(1, {}))
+    assert site.began.wait(SOON_S)
+    applier.take(*signed(2, {}))
+    applier.refused("while others wait")
+    site.go.set()
+    assert site.well.wait(SOON_S)
+    for number in range(12):
+        site.well.clear()
+        applier.refused(f"garbage {number}")
+        if number % 5 == 0:
+            assert site.well.wait(SOON_S)
+        now[0] += 1.0
+    assert applier.close(SOON_S)
+    assert site.taken == [1, 2]
+    assert site.doubts == ["garbage 0", "garbage 5", "garbage 10"]
+
+
 def test_an_end_in_between_counts_as_proof():
     site = Slow()
     applier = Applier(lambda: site, prove_s=1000)

@@ -250,14 +250,16 @@ def test_what_no_operator_ordered_of_this_device_is_not_done(stand):
 def test_huge_and_garbage_messages_on_every_topic_are_counted_and_change_nothing(stand):
     garbage = [b"", b"\xff" * 100, b"{}", b"[" * 100_000, b'"' + b"x" * 90_000, b"null", b"\x00"]
     for _ in range(50):
-        for hear in (stand.site.inbox.trust, stand.site.inbox.assignment, stand.site.inbox.command):
+        inbox = stand.site.inbox
+        for hear in (inbox.trust, inbox.assignment, inbox.command, inbox.settings):
             hear("", bytes(2 * MAX_MESSAGE_BYTES))
             for message in garbage:
                 hear("", message)
-    for what in ("trust message", "assignment", "command"):
+    for what in ("trust message", "assignment", "command", "settings"):
         stand.site.wait_refused(what)
     # A large one that comes when the inbox is full of commands counts as one too many.
     not_taken = stand.site.inbox.refused
     assert not_taken["too_large"] >= 2 * 50
     assert not_taken["too_large"] + not_taken["too_many"] > 2 * 50 + 50
+    assert stand.site.settings == []
     stand.unharmed()

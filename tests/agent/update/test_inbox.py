@@ -25,6 +25,17 @@ def test_that_an_assignment_was_taken_back_arrives_too():
     assert inbox.take().assignment is None
 
 
+def test_of_settings_the_newest_is_kept_and_an_empty_message_is_none():
+    inbox = Inbox()
+    for payload in (b"1", b"2", b""):
+        inbox.settings("s", payload)
+    assert inbox.take().settings == b"2"
+    assert inbox.take().settings is None
+    inbox.settings("s", bytes(MAX_ENVELOPE_BYTES + 1))
+    assert inbox.take().settings is None
+    assert inbox.refused == {"too_large": 1}
+
+
 def test_what_is_too_large_or_too_many_is_counted_and_not_kept():
     inbox = Inbox()
     inbox.trust("t", bytes(MAX_MESSAGE_BYTES + 1))
