@@ -30,6 +30,8 @@ from tests.integration.browser import Browser, Page, find
 from tests.integration.statusvalues import NOW, STATES, UPTIME_S, values
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from agent.detection import Result
     from agent.frame import Frame
 
@@ -44,10 +46,18 @@ STEPS = 300
 
 
 class Stage:
-    """Serves a state: plots of ten minutes, and pictures as long as somebody asks for them."""
+    """Serves a state: plots of ten minutes, and pictures as long as somebody asks for them.
 
-    def __init__(self, state: str) -> None:
-        seen = values(state)
+    Args:
+        state: one of `tests.integration.statusvalues.STATES`.
+        changed: values that differ from the state's.
+        token: as `http.token`.
+    """
+
+    def __init__(
+        self, state: str, changed: Mapping[str, Any] | None = None, token: str | None = None
+    ) -> None:
+        seen = {**values(state), **(changed or {})}
         self._stats = PipelineStats(seen["cameras"])
         self._show: Any = None
         looks: dict[str, Any] = {name: lambda value=value: value for name, value in seen.items()}
@@ -58,7 +68,7 @@ class Stage:
             },
             stats=self._stats.counted, show=self._note, **looks,
         )  # fmt: skip
-        self.server = HttpServer(HttpConfig(port=0), given)
+        self.server = HttpServer(HttpConfig.model_validate({"port": 0, "token": token}), given)
         self._online = [n for n, c in seen["cameras"].items() if c["state"] == "online"]
         self._rate = 12 if state == "hot" else 20
         self._fill()

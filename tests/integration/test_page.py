@@ -15,7 +15,7 @@ from tests.integration.statuspages import (
     look,
     shrunk,
 )
-from tests.integration.statusvalues import STATES
+from tests.integration.statusvalues import NOW, STATES
 
 pytestmark = pytest.mark.slow
 
@@ -276,3 +276,39 @@ def test_an_agent_that_ends_is_told_as_that(chromium):
     page.until("document.getElementById('state').textContent === 'Agent does not answer'")
     assert page.ask("document.getElementById('verdict').className") == "verdict bad"
     page.close()
+
+
+def test_a_person_with_the_token_is_let_in_and_stays(chromium):
+    token = "a token of sixteen or more"
+    stage = Stage("well", token=token)
+    page = chromium.page((360, 640), now=NOW)
+    try:
+        page.open(stage.address)
+        page.until("document.querySelector('input[name=token]')")
+        assert page.ask(OVERFLOWING) == []
+        page.ask(f"document.querySelector('input').value = {token!r}")
+        page.ask("document.querySelector('form').requestSubmit()")
+        page.until("document.body && document.body.dataset.shown")
+        page.until("document.querySelector('.picture img:not([hidden])')")
+        # Neither the address nor what scripts can read has the token.
+        assert page.ask("location.search + document.cookie") == ""
+    finally:
+        page.close()
+        stage.close()
+
+
+def test_what_a_device_says_is_never_read_as_a_page(chromium):
+    poison = "<img src=x onerror='document.title=1'><b>bold</b>"
+    event = {"ts": NOW, "kind": poison, "severity": "error", "what": poison}
+    camera = {"state": poison, "reason": poison, "model": poison}
+    changed = {"events": [event], "cameras": {poison: camera}, "troubles": [poison]}
+    stage = Stage("well", changed)
+    try:
+        page = look(chromium, stage, SIZES["desktop"])
+        assert page.ask("document.querySelectorAll('b:not(figure b), img[src=x]').length") == 0
+        assert page.ask("document.querySelector('h3').textContent") == poison
+        assert page.ask("document.title").startswith("No camera online")
+        assert page.problems == []
+        page.close()
+    finally:
+        stage.close()
