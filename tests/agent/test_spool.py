@@ -17,6 +17,7 @@ from agent.spoolwindow import WINDOW
 from agent.wire.events import Event
 from agent.wire.topics import Topics
 from tests.fakes.acklink import AckLink
+from tests.fakes.watchedspool import WatchedSpool
 
 DETECTION = json.dumps({"ts": 1.0, "objects": []})[1:].encode()
 
@@ -26,10 +27,10 @@ def run(tmp_path):
     """Starts spools on one folder; what is left open is closed at the end."""
     made = []
 
-    def start(link: AckLink, boot: str = "b1", *, disk: bool = True, **settings) -> Spool:
+    def start(link: AckLink, boot: str = "b1", *, disk: bool = True, **settings) -> WatchedSpool:
         config = SpoolConfig.model_validate({"flush_interval_s": 0.05, **settings})
         folder = tmp_path / "spool" if disk else None
-        spool = Spool(link, Topics("p", "d"), "d", boot, config, folder)
+        spool = WatchedSpool(link, Topics("p", "d"), "d", boot, config, folder)
         events = Events(spool.take_event)
         spool.events = events
         spool.start(events.tell)
@@ -44,13 +45,6 @@ def run(tmp_path):
 def tell(spool: Spool, count: int, first: int = 0) -> None:
     for number in range(first, first + count):
         spool.take_event(Event("agent", "info", f"event {number}"))
-
-
-def wait(condition, timeout_s: float = 10.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "not in time"
-        time.sleep(0.005)
 
 
 def whats(link: AckLink) -> list[str]:
@@ -72,7 +66,7 @@ def test_events_are_sent_at_once_in_order_and_cost_the_disk_nothing(run):
     assert {(t.topic, t.qos, t.schema, t.json["replay"]) for t in taken} == {
         ("p/d/events", 1, "vigia.event/1", False)
     }
-    wait(lambda: spool.counters()["acknowledged"] == 200)
+    spool.until(lambda: spool.counters()["acknowledged"] == 200)
     assert spool.counters()["written"] == 0
 
 
@@ -80,13 +74,13 @@ def test_what_waited_is_replayed_in_order_before_anything_newer(run):
     link = AckLink(connected=False)
     spool = run(link)
     tell(spool, 150)
-    wait(lambda: spool.counters()["disk_messages"] == 150)
+    spool.until(lambda: spool.counters()["disk_messages"] == 150)
     tell(spool, 50, first=150)
     link.connect()
     taken = link.wait_for(200)
     assert whats(link) == [f"event {n}" for n in range(200)]
     assert all(t.json["replay"] for t in taken)
-    wait(lambda: spool.counters()["disk_messages"] == 0)
+    spool.until(lambda: spool.counters()["disk_messages"] == 0)
     tell(spool, 1, first=200)
     assert link.wait_for(201)[-1].json["replay"] is False
 
@@ -116,7 +110,7 @@ def test_exactly_what_was_acknowledged_is_deleted(run, tmp_path):
     taken = link.wait_for(10)
     for number in (0, 1, 2, 7):
         taken[number].acknowledged()
-    wait(lambda: spool.counters()["acknowledged"] == 4)
+    spool.until(lambda: spool.counters()["acknowledged"] == 4)
     link.connected = False
     spool.close(1)
     again = AckLink()
@@ -130,7 +124,7 @@ def test_no_more_are_on_their_way_than_the_window_allows(run):
     spool = run(link)
     tell(spool, WINDOW * 2)
     link.wait_for(WINDOW)
-    wait(lambda: spool.counters()["disk_messages"] == WINDOW * 2)
+    spool.until(lambda: spool.counters()["disk_messages"] == WINDOW * 2)
     assert len(link.taken) == WINDOW
     link.taken[0].acknowledged()
     assert link.wait_for(WINDOW + 1)[-1].json["what"] == f"event {WINDOW}"
@@ -142,7 +136,7 @@ def test_events_are_sent_before_detections_and_outlive_them(run):
     for seq in range(90):
         spool.take_detection("a", seq, 0, DETECTION, replay=True)
     tell(spool, 60)
-    wait(lambda: spool.counters()["dropped"]["space"] == 50)
+    spool.until(lambda: spool.counters()["dropped"]["space"] == 50)
     link.connect()
     taken = link.wait_for(100)
     assert [t.topic for t in taken] == ["p/d/events"] * 60 + ["p/d/cam/a/detections"] * 40
@@ -156,13 +150,13 @@ def test_what_is_too_old_goes(run):
     unset = Event("agent", "info", "clock not set", ts=1000.0)
     spool.take_event(unset)
     spool.take_event(old)
-    wait(lambda: spool.counters()["disk_messages"] == 2)
+    spool.until(lambda: spool.counters()["disk_messages"] == 2)
     spool.close(0.1)
     link = AckLink()
     again = run(link, "b2", max_age_s=1)
     link.wait_for(1)
     assert whats(link)[0] == "clock not set"
-    wait(lambda: again.counters()["dropped"]["age"] == 1)
+    again.until(lambda: again.counters()["dropped"]["age"] == 1)
 
 
 def test_a_damaged_file_is_set_aside_and_told(run, tmp_path):
@@ -172,8 +166,8 @@ def test_a_damaged_file_is_set_aside_and_told(run, tmp_path):
     link = AckLink(connected=False)
     spool = run(link)
     tell(spool, 1)
-    wait(lambda: spool.counters()["damaged_files"] == 1)
-    wait(lambda: spool.counters()["disk_messages"] >= 2)
+    spool.until(lambda: spool.counters()["damaged_files"] == 1)
+    spool.until(lambda: spool.counters()["disk_messages"] >= 2)
     assert (folder / "d.damaged").read_bytes().startswith(b"nonsense")
     (told,) = [e for e in spool.events.recent() if e.kind == "spool"]
     assert told.severity == "error"
@@ -184,7 +178,7 @@ def test_pages_damaged_while_it_runs_lose_what_was_there_and_nothing_newer(run, 
     link = AckLink(connected=False)
     first = run(link)
     tell(first, 500)
-    wait(lambda: first.counters()["disk_messages"] == 500)
+    first.until(lambda: first.counters()["disk_messages"] == 500)
     first.close(0.1)
     path = tmp_path / "spool" / "d.db"
     with path.open("r+b") as file:
@@ -193,7 +187,7 @@ def test_pages_damaged_while_it_runs_lose_what_was_there_and_nothing_newer(run, 
     link = AckLink()
     second = run(link, "b2")
     tell(second, 3)
-    wait(lambda: len([w for w in whats(link) if w.startswith("event")]) == 3)
+    second.until(lambda: len([w for w in whats(link) if w.startswith("event")]) == 3)
     assert second.counters()["damaged_files"] == 1
 
 
@@ -202,7 +196,7 @@ def test_a_folder_that_cannot_be_written_costs_only_the_durability(run, tmp_path
     link = AckLink(connected=False)
     spool = run(link)
     tell(spool, 20)
-    wait(lambda: spool.counters()["failures"] == 1)
+    spool.until(lambda: spool.counters()["failures"] == 1)
     link.connect()
     link.wait_for(21)
     assert [w for w in whats(link) if w.startswith("event")] == [f"event {n}" for n in range(20)]
@@ -224,12 +218,12 @@ def test_without_a_disk_memory_is_bounded_and_the_oldest_go(run):
 def test_two_runs_do_not_share_a_file(run):
     link = AckLink(connected=False)
     first = run(link)
-    wait(lambda: first.counters()["disk"] == "ok")
+    first.until(lambda: first.counters()["disk"] == "ok")
     tell(first, 1)
-    wait(lambda: first.counters()["disk_messages"] == 1)
+    first.until(lambda: first.counters()["disk_messages"] == 1)
     other = AckLink()
     second = run(other, "b2")
-    wait(lambda: second.counters()["failures"] == 1)
+    second.until(lambda: second.counters()["failures"] == 1)
     assert "locked" in str(second.counters()["disk"])
     assert not [w for w in whats(other) if w.startswith("event")]
 
@@ -237,7 +231,7 @@ def test_two_runs_do_not_share_a_file(run):
 def test_files_are_for_their_owner_only(run, tmp_path):
     spool = run(AckLink(connected=False))
     tell(spool, 1)
-    wait(lambda: spool.counters()["disk_messages"] == 1)
+    spool.until(lambda: spool.counters()["disk_messages"] == 1)
     folder = tmp_path / "spool"
     assert folder.stat().st_mode & 0o777 == 0o700
     assert {p.stat().st_mode & 0o777 for p in folder.iterdir()} == {0o600}
@@ -249,18 +243,18 @@ def test_damage_that_is_met_while_reading_costs_what_was_there_and_nothing_newer
     pad = {"pad": "x" * 20_000}
     for number in range(400):
         spool.take_event(Event("agent", "info", f"old {number}", pad))
-    wait(lambda: spool.counters()["disk_messages"] == 400)
+    spool.until(lambda: spool.counters()["disk_messages"] == 400)
     path = tmp_path / "spool" / "d.db"
     with path.open("r+b") as file:
         file.write(os.urandom(path.stat().st_size))
     tell(spool, 3)
     link.connect()
-    wait(
+    spool.until(
         lambda: (
             [w for w in whats(link) if w.startswith("event")] == [f"event {n}" for n in range(3)]
         )
     )
-    wait(lambda: spool.counters()["disk"] == "ok")
+    spool.until(lambda: spool.counters()["disk"] == "ok")
     counters = spool.counters()
     assert counters["damaged_files"] == 1
     assert counters["dropped"]["damage"] > 0
@@ -278,13 +272,13 @@ def test_a_restart_with_a_late_disk_replaces_nothing(run, tmp_path):
     blocker.execute("BEGIN EXCLUSIVE")
     second = run(away, "b2")
     tell(second, 10, first=20)
-    wait(lambda: second.counters()["failures"] == 1)
+    second.until(lambda: second.counters()["failures"] == 1)
     blocker.close()
     with second._lock:
         second._disk._retry_at = 0.0
         second._wake()
     # The event that tells of the failure, and that of its end, too.
-    wait(lambda: second.counters()["disk_messages"] == 32)
+    second.until(lambda: second.counters()["disk_messages"] == 32)
     second.close(0)
     link = AckLink()
     run(link, "b3")
@@ -299,11 +293,13 @@ def test_a_mistake_in_the_spool_does_not_stop_whoever_tells_and_is_raised_at_the
         def publish(self, *_args, **_named):
             raise RuntimeError("a mistake")
 
-    spool = Spool(Broken(), Topics("p", "d"), "d", "b", SpoolConfig(), tmp_path)
+    spool = WatchedSpool(Broken(), Topics("p", "d"), "d", "b", SpoolConfig(), tmp_path)
+    ended = threading.Event()
+    caplog.handler.addFilter(lambda r: ended.set() or True if "by a mistake" in r.msg else True)
     events = Events(spool.take_event)
     spool.start(events.tell)
     events.tell("agent", "info", "one")
-    wait(lambda: "ended by a mistake" in caplog.text)
+    assert ended.wait(10)
     events.tell("agent", "info", "two")
     with pytest.raises(RuntimeError, match="a mistake"):
         spool.close(1)
@@ -335,7 +331,7 @@ def test_a_spool_without_work_rests(run):
     spool = run(link)
     tell(spool, 1)
     link.wait_for(1)
-    wait(lambda: spool.activity.age_s is None)
+    spool.until(lambda: spool.activity.age_s is None)
 
 
 def test_a_spool_that_has_ended_by_a_mistake_never_rests_so_that_the_watch_finds_it(
@@ -345,10 +341,12 @@ def test_a_spool_that_has_ended_by_a_mistake_never_rests_so_that_the_watch_finds
         def publish(self, *_args, **_named):
             raise RuntimeError("a mistake")
 
-    spool = Spool(Broken(), Topics("p", "d"), "d", "b", SpoolConfig(), tmp_path)
+    spool = WatchedSpool(Broken(), Topics("p", "d"), "d", "b", SpoolConfig(), tmp_path)
+    ended = threading.Event()
+    caplog.handler.addFilter(lambda r: ended.set() or True if "by a mistake" in r.msg else True)
     spool.start(Events(spool.take_event).tell)
     tell(spool, 1)
-    wait(lambda: "ended by a mistake" in caplog.text)
+    assert ended.wait(10)
     assert spool.activity.age_s is not None
     with pytest.raises(RuntimeError, match="a mistake"):
         spool.close(1)

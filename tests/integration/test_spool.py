@@ -22,6 +22,7 @@ from agent.wire.events import Event
 from agent.wire.topics import Topics
 from tests.fakes.acklink import AckLink
 from tests.fakes.smalldisk import small_disk
+from tests.fakes.watchedspool import WatchedSpool
 from tests.integration.agents import SOON_S, settings, validate
 from tests.integration.mosquitto import Mosquitto
 from tests.integration.subscriber import Subscriber
@@ -148,19 +149,12 @@ def disk(tmp_path):
     yield from small_disk(tmp_path, 4096)
 
 
-def started(link: AckLink, folder: Path) -> tuple[Spool, Events]:
+def started(link: AckLink, folder: Path) -> tuple[WatchedSpool, Events]:
     config = SpoolConfig.model_validate({"flush_interval_s": 0.05})
-    spool = Spool(link, Topics("p", "d"), "d", "b", config, folder)
+    spool = WatchedSpool(link, Topics("p", "d"), "d", "b", config, folder)
     events = Events(spool.take_event)
     spool.start(events.tell)
     return spool, events
-
-
-def until(condition) -> None:
-    deadline = time.monotonic() + SOON_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def tell(spool: Spool, count: int) -> None:
@@ -181,10 +175,10 @@ def test_a_full_disk_costs_only_the_durability_and_is_used_again_once_there_is_r
     link = AckLink(connected=False)
     spool, events = started(link, disk.folder / "spool")
     tell(spool, 400)
-    until(lambda: spool.counters()["failures"])
+    spool.until(lambda: spool.counters()["failures"])
     assert "full" in str(spool.counters()["disk"])
     ballast.unlink()
-    until(lambda: spool.counters()["disk_messages"] >= 400)
+    spool.until(lambda: spool.counters()["disk_messages"] >= 400)
     link.connect()
     link.wait_for(402)
     assert whats(link) == [f"event {n}" for n in range(400)]
@@ -196,7 +190,7 @@ def test_after_a_restart_on_a_full_disk_what_is_on_it_is_sent_before_what_is_new
     away = AckLink(connected=False)
     first, _ = started(away, disk.folder / "spool")
     tell(first, 100)
-    until(lambda: first.counters()["disk_messages"] == 100)
+    first.until(lambda: first.counters()["disk_messages"] == 100)
     first.close(0)
     with contextlib.suppress(OSError), (disk.folder / "ballast").open("wb", buffering=0) as file:
         while True:
@@ -204,7 +198,7 @@ def test_after_a_restart_on_a_full_disk_what_is_on_it_is_sent_before_what_is_new
     link = AckLink(connected=False)
     second, _ = started(link, disk.folder / "spool")
     tell(second, 20)
-    until(lambda: second.counters()["failures"])
+    second.until(lambda: second.counters()["failures"])
     assert second.counters()["disk_messages"] == 100
     link.connect()
     link.wait_for(121)
@@ -215,11 +209,11 @@ def test_after_a_restart_on_a_full_disk_what_is_on_it_is_sent_before_what_is_new
 def test_a_disk_that_becomes_read_only_costs_only_the_durability(disk):
     link = AckLink(connected=False)
     spool, events = started(link, disk.folder / "spool")
-    until(lambda: spool.counters()["disk"] == "ok")
+    spool.until(lambda: spool.counters()["disk"] == "ok")
     spool.close(0)
     disk.read_only()
     spool, events = started(link, disk.folder / "spool")
-    until(lambda: spool.counters()["failures"])
+    spool.until(lambda: spool.counters()["failures"])
     tell(spool, 50)
     link.connect()
     link.wait_for(51)

@@ -64,8 +64,11 @@ def draw(report: dict[str, Any], path: Path) -> None:
             axis.set_ylim(bottom=0)
             axis.grid(axis="y", color="#eeeeee")
     _near_its_values(memory, report)
-    figure.align_ylabels(axes[1:])
+    figure.align_ylabels([memory, files, flow])
     figure.tight_layout()
+    # Words need the whole width, not that of the drawings.
+    place = words.get_position()
+    words.set_position([0.02, place.y0, 0.96, place.height])
     figure.savefig(path, dpi=100)
     plt.close(figure)
 
@@ -93,7 +96,7 @@ def _words(axis: Any, report: dict[str, Any]) -> None:
         mark, colour = marks[line["ok"]]
         options = {"transform": axis.transAxes, "fontsize": 9, "va": "center"}
         axis.text(0.0, y, mark, color=colour, weight="bold", **options)
-        axis.text(0.085, y, line["name"], color=INK, **options)
+        axis.text(0.08, y, line["name"], color=INK, **options)
         axis.text(0.5, y, line["seen"][:70], color=INK, **options)
         axis.text(0.8, y, f"wanted: {line['wanted']}"[:40], color=FAINT, **options)
 
