@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from tests.integration.environment import installed
 from tests.integration.mosquitto import Mosquitto
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class SpoolGround:
                 [sys.executable, "-m", "agent", "run", "-c", str(self._path)],
                 stderr=log,
                 cwd=ROOT,
-                env={**os.environ, "XDG_CACHE_HOME": str(self._folder / "cache")},
+                env={**installed(), "XDG_CACHE_HOME": str(self._folder / "cache")},
             )
 
     def broker_says(self) -> dict[str, int]:

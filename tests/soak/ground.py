@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 import sqlite3
 import subprocess
@@ -19,6 +18,7 @@ import yaml
 
 from agent.spoolfile import SpoolFile
 from agent.spoolitem import EVENT, PRIORITIES
+from tests.integration.environment import installed
 from tests.integration.mosquitto import Mosquitto
 from tests.integration.servers import RtspServer, has_rtsp_server
 from tests.integration.subscriber import Received, Subscriber
@@ -32,6 +32,7 @@ ROOT = Path(__file__).parents[2]
 PREFIX = "soak"
 DISK_KIB = 4096
 TRACEBACK = "Traceback (most recent call last)"
+IN_ONE_LINE = ("log", "series")
 ALL_MESSAGES = 1 << 20
 """More messages than a spool here can hold."""
 
@@ -118,7 +119,7 @@ class Ground:
         self.consumer.__enter__()
         self.supervisor = Supervisor(
             [sys.executable, "-m", "agent", "run", "-c", str(config)],
-            {**os.environ, "PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(folder / "cache"),
+            {**installed(), "PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(folder / "cache"),
              "XDG_STATE_HOME": str(folder / "state"), **self.clock.environment},
             self.log,
             folder / "notify",
@@ -250,7 +251,11 @@ class Ground:
         }  # fmt: skip
 
 
-def write_json(path: Path, value: object) -> None:
-    """Write a report."""
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Write a report: what people read over many lines, the rows of a picture in one each."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value, indent=2) + "\n")
+    parts = [
+        f"{json.dumps(key)}: {json.dumps(part, indent=None if key in IN_ONE_LINE else 2)}"
+        for key, part in value.items()
+    ]
+    path.write_text("{\n" + ",\n".join(parts) + "\n}\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 import tempfile
@@ -21,6 +22,9 @@ from tests.soak.judge import LIFE_S, Seen, judge, life_row
 from tests.soak.plot import draw
 
 SOON_S = 60.0
+POINTS = 600
+"""Of each line of the picture, about."""
+
 SHORT_S = 480.0
 """A shorter soak ends the agent often, rather than giving its memory time to grow."""
 
@@ -119,8 +123,10 @@ def report(
     invariants = judge(seen)
     faults = [f"{i.name}: {i.seen}" for i in invariants if i.ok is False]
     began = ground.began_s
-    rates = Counter(int(a.at_s - began) for a in found)
     end_s = max(life.ended_s or 0.0 for life in supervisor.lives) - began
+    # A report of half an hour is not to be a hundred times one of a minute.
+    step = max(1, math.ceil(end_s / POINTS))
+    rates = Counter(int((a.at_s - began) // step) for a in found)
     return {
         "schema": "vigia.soak/2",
         "ok": not faults,
@@ -145,12 +151,16 @@ def report(
         "log": [[round(b, 1), round(e, 1), what] for b, e, what in chaos.log],
         "series": {
             "process": [
-                [[round(t - began, 1), r, d] for t, r, d in life.samples]
+                [[round(t - began, 1), r, d] for t, r, d in life.samples[::step]]
                 for life in supervisor.lives
             ],
-            "arrivals": [[t, rates[t]] for t in range(int(end_s) + 1)],
+            "arrivals": [
+                [n * step, round(rates[n] / step, 1)] for n in range(int(end_s // step) + 1)
+            ],
             "spooled": [
-                [round(t, 1), m["spool"]["disk_messages"]] for t, m in telemetry if m.get("spool")
+                [round(t, 1), m["spool"]["disk_messages"]]
+                for t, m in telemetry[::step]
+                if m.get("spool")
             ],
         },
     }  # fmt: skip

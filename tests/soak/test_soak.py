@@ -11,9 +11,9 @@ from tests.soak.soak import soak
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(240)
 def test_chaos_leaves_every_message_accounted_for(tmp_path):
-    report = soak(tmp_path / "soak", 28, seed=1, every=(0.5, 1.5))
+    report = soak(tmp_path / "soak", 40, seed=1, every=(0.5, 1.5))
     assert report["faults"] == []
     assert sum(report["troubles"].values()) >= 5
     assert report["account"]["messages"] > 200
