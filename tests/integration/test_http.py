@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import socket
 
@@ -21,6 +22,12 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+def await_page(port):
+    """The page opens beside the cameras: results may come before it."""
+    with socket.socket() as probe:
+        until(lambda: probe.connect_ex(("127.0.0.1", port)) in (0, errno.EISCONN), SOON_S)
+
+
 @pytest.fixture
 def page(agents, mosquitto, subscriber, prefix, model):
     """A running agent's address; one camera works, one is lost, one is switched off."""
@@ -34,6 +41,7 @@ def page(agents, mosquitto, subscriber, prefix, model):
     config["http"] = {"port": port}
     process = agents.start(config)
     subscriber.wait_for(has("scene", 3), SOON_S)
+    await_page(port)
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=SOON_S) as client:
         yield client
     process.send_signal(signal.SIGTERM)
@@ -100,6 +108,7 @@ def test_an_agent_ends_in_time_while_somebody_looks(agents, mosquitto, subscribe
     config["http"] = {"port": port}
     process = agents.start(config)
     subscriber.wait_for(has("scene", 3), SOON_S)
+    await_page(port)
     with httpx.stream("GET", f"http://127.0.0.1:{port}/live/scene", timeout=SOON_S) as stream:
         next(stream.iter_raw())
         process.send_signal(signal.SIGTERM)
@@ -132,8 +141,8 @@ def test_a_port_that_is_taken_costs_nothing_but_the_page(
         config["http"] = {"port": other.getsockname()[1]}
         process = agents.start(config)
         subscriber.wait_for(has("scene", 3), SOON_S)
+        until(lambda: "cannot listen" in agents.log(), SOON_S)
         assert process.poll() is None
-    assert "cannot listen" in agents.log()
 
 
 @pytest.mark.slow
