@@ -19,7 +19,7 @@ from agent.wire.configstate import ConfigState
 from engines.errors import EngineError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from agent.bundle.documents import Settings
@@ -205,7 +205,7 @@ class Reloader:
         """
         text, new = self._read(wanted)
         self._afar.begin(wanted)
-        state = self._bring(text, new)
+        state = self._bring(text, new, afar=wanted.version.counter)
         try:
             self._afar.keep(wanted)
         except ConfigError as error:
@@ -216,9 +216,9 @@ class Reloader:
     def _read(self, wanted: Desired | None) -> tuple[bytes, Config]:
         return self._copy.read_source(), self._load(wanted)
 
-    def _bring(self, text: bytes, new: Config) -> ConfigState:
+    def _bring(self, text: bytes, new: Config, **data: object) -> ConfigState:
         with self.activity:
-            state = self._apply(plan(self.config, new))
+            state = self._apply(plan(self.config, new), data)
         if state.state == "applied":
             self._keep(text)
         return state
@@ -229,13 +229,16 @@ class Reloader:
             raise ConfigError(f"{self._source}: cameras: none is enabled; enable one")
         return new
 
-    def _apply(self, way: Plan) -> ConfigState:
+    def _apply(self, way: Plan, data: Mapping[str, object]) -> ConfigState:
         failures = list(self._carry_out(way))
         state = ConfigState("partly" if failures else "applied", "; ".join(failures), way.restart)
         waits = f"; with a restart: {', '.join(way.restart)}" * bool(way.restart)
         if failures:
             self._events.tell(
-                "config", "error", f"not all settings came into force: {state.reason}{waits}"
+                "config",
+                "error",
+                f"not all settings came into force: {state.reason}{waits}",
+                **data,
             )
         elif not way.empty:
             self._events.tell(
@@ -245,6 +248,7 @@ class Reloader:
                 cameras=sorted({*way.removed, *way.added, *way.disabled}),
                 models=list(way.models),
                 restart=list(way.restart),
+                **data,
             )
         return state
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from agent import __version__
 from agent.bundle.firstroot import read_root
 from agent.bundle.trust import Trust
-from agent.desired import Applier
+from agent.desiredapply import Applier
 from agent.device import hardware_class, jetpack
 from agent.statefolder import default_state_dir
 from agent.update.course import Course
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from agent.builder import Builder
     from agent.bundle.keys import DeviceKeys
     from agent.config import MqttConfig, UpdatesConfig
-    from agent.desired import Site
+    from agent.desiredapply import Site
     from agent.modelslot import ModelSlot
     from agent.mqtt import MqttClient
     from agent.pipeline.pipeline import Pipeline

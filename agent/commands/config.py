@@ -54,7 +54,7 @@ def diff(
     new: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[NEW]",
+            metavar="NEW",
             help="The configuration to compare with; default: the file with settings from afar.",
         ),
     ] = None,

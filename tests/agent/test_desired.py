@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 from agent.bundle.documents import SETTINGS, Settings
 from agent.bundle.dsse import sign
 from agent.commands.config import app
-from agent.desired import TRIED, Afar, Applier, DesiredFile
+from agent.desired import TRIED, Afar, DesiredFile
+from agent.desiredapply import Applier
 from agent.lastgood import LastGood
 from agent.reload import Reloader
 from agent.startconfig import read_start
@@ -128,6 +129,14 @@ def test_they_outlast_a_restart_privately(house):
     assert house.reloader.config.log.level == "debug"
     assert house.last["source"] == "desired"
     assert house.site.done == []
+
+
+def test_who_looks_at_the_events_sees_which_settings_came(house):
+    house.take(7, CAMERA)
+    assert house.events.data[-1]["afar"] == 7
+    house.write(log={"level": "debug"})
+    house.reloader.reload()
+    assert "afar" not in house.events.data[-1]
 
 
 def test_a_reload_of_the_file_keeps_them_over_it(house):

@@ -174,9 +174,11 @@ class Tales:
 
     def __init__(self) -> None:
         self.told: list[tuple[str, str, str]] = []
+        self.data: list[dict] = []
 
-    def tell(self, kind, severity, what, **_data):
+    def tell(self, kind, severity, what, **data):
         self.told.append((kind, severity, what))
+        self.data.append(data)
 
 
 class House:
