@@ -1,4 +1,4 @@
-"""Brings settings from afar into force beside everything else: a camera or a model takes seconds."""
+"""Brings settings from afar into force beside everything else: a camera takes seconds to start."""
 
 from __future__ import annotations
 

@@ -65,6 +65,8 @@ def read_start(source: Path, *, service: bool) -> Start:
         if desired is None:
             return Start(config, mistake)
         effective = load(file, origin=source, over=desired.values)
+        if not any(camera.enabled for camera in effective.cameras.values()):
+            raise ConfigError("settings from afar: cameras: they leave none enabled; enable one")
         kept.again(desired)
         return Start(effective, mistake, desired)
     except ConfigError as error:

@@ -238,6 +238,14 @@ def test_a_file_that_no_longer_fits_is_served_alone(house):
     assert "cameras.b.source: is missing" in house.last["not_taken"]["reason"]
 
 
+def test_settings_that_leave_no_camera_of_a_changed_file_are_not_used(house):
+    house.take(1, {"cameras": {"b": {"enabled": False}}})
+    house.write(cameras={"b": {"source": "rtsp://cam/1"}})
+    house.start()
+    assert house.reloader.config.cameras["b"].enabled
+    assert "they leave none enabled" in house.last["not_taken"]["reason"]
+
+
 def test_a_reload_of_a_file_that_does_not_fit_them_changes_nothing(house):
     house.take(1, {"cameras": {"b": {"fps": 2}}})
     house.write(cameras={"a": {"source": "rtsp://cam/1"}})
