@@ -3,8 +3,10 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import onnx
 import pytest
 
@@ -14,22 +16,37 @@ from tests.vectors.models import make_model
 ROOT = Path(__file__).parents[2]
 CONVEYOR = ROOT / "examples" / "conveyor"
 MODEL = CONVEYOR / "conveyor-n.onnx"
-VIDEO = CONVEYOR / "sample.mp4"
+PICTURES = 32
+"""Spread over the example's video: enough to see a fault, and few to wait for."""
 
 
 pytestmark = pytest.mark.timeout(180)
 
 
-def verify(first: str, second: str, *options: str) -> tuple[int, dict, str]:
-    command = [sys.executable, "-m", "agent", "engine", "verify", first, second]
-    done = subprocess.run(
-        [*command, "--pictures", str(VIDEO), "--json", *options],
-        capture_output=True, text=True, check=False, cwd=ROOT,
-    )  # fmt: skip
-    return done.returncode, json.loads(done.stdout or "{}"), done.stderr
+@pytest.fixture(scope="module")
+def verify(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[int, dict, str]]:
+    """Runs the command; gives its exit code, what it printed as JSON, and its errors."""
+    folder = tmp_path_factory.mktemp("pictures")
+    video = cv2.VideoCapture(str(CONVEYOR / "sample.mp4"))
+    step = int(video.get(cv2.CAP_PROP_FRAME_COUNT)) // PICTURES
+    for number in range(PICTURES * step):
+        read, picture = video.read()
+        assert read
+        if number % step == 0:
+            cv2.imwrite(str(folder / f"{number:04}.png"), picture)
+
+    def run(first: str, second: str, *options: str) -> tuple[int, dict, str]:
+        command = [sys.executable, "-m", "agent", "engine", "verify", first, second]
+        done = subprocess.run(
+            [*command, "--pictures", str(folder), "--json", *options],
+            capture_output=True, text=True, check=False, cwd=ROOT,
+        )  # fmt: skip
+        return done.returncode, json.loads(done.stdout or "{}"), done.stderr
+
+    return run
 
 
-def test_model_answers_as_itself():
+def test_model_answers_as_itself(verify):
     code, found, _ = verify(str(MODEL), f"{MODEL}:onnxruntime:fp32")
     assert code == 0
     assert found["passed"]
@@ -44,7 +61,7 @@ def test_model_answers_as_itself():
         (divides, "divided by 255 twice"),
     ],
 )
-def test_fault_is_caught_and_named(tmp_path, fault, cause):
+def test_fault_is_caught_and_named(verify, tmp_path, fault, cause):
     code, found, _ = verify(str(MODEL), str(faulty(fault, tmp_path / "faulty.onnx")))
     assert code == 1
     assert not found["passed"]
@@ -52,7 +69,7 @@ def test_fault_is_caught_and_named(tmp_path, fault, cause):
 
 
 @pytest.mark.slow
-def test_another_letterbox_is_caught(tmp_path):
+def test_another_letterbox_is_caught(verify, tmp_path):
     config = tmp_path / "agent.yaml"
     config.write_text(
         "mqtt: {host: localhost}\n"
@@ -65,15 +82,15 @@ def test_another_letterbox_is_caught(tmp_path):
 
 
 @pytest.mark.slow
-def test_int8_of_the_whole_graph_is_caught():
+def test_int8_of_the_whole_graph_is_caught(verify):
     code, found, error = verify(
-        str(MODEL), f"{MODEL}:onnxruntime:int8", "--keep-float", "none", "--images", "64"
+        str(MODEL), f"{MODEL}:onnxruntime:int8", "--keep-float", "none", "--images", "16"
     )
     assert code == 1, error
     assert found["reasons"]
 
 
-def test_plan_of_another_model_is_caught(tmp_path):
+def test_plan_of_another_model_is_caught(verify, tmp_path):
     other = tmp_path / "other.onnx"
     make_model(other, "detect", "yolo", nc=3, size=64)
     cache = tmp_path / "cache"
@@ -89,7 +106,7 @@ def test_plan_of_another_model_is_caught(tmp_path):
     assert "Traceback" not in error
 
 
-def test_mistakes_are_told(tmp_path):
+def test_mistakes_are_told(verify, tmp_path):
     nothing = tmp_path / "nothing.onnx"
     code, _, error = verify(str(MODEL), str(nothing))
     assert code == 2
