@@ -64,10 +64,15 @@ def read_start(source: Path, *, service: bool) -> Start:
         desired = kept.load()
         if desired is None:
             return Start(config, mistake)
-        effective = load(file, origin=source, over=desired.values)
-        if not any(camera.enabled for camera in effective.cameras.values()):
-            raise ConfigError("settings from afar: cameras: they leave none enabled; enable one")
+        effective = _overlaid(file, source, desired)
         kept.again(desired)
         return Start(effective, mistake, desired)
     except ConfigError as error:
         return Start(config, mistake, None, str(error))
+
+
+def _overlaid(file: Path, source: Path, desired: Desired) -> Config:
+    config = load(file, origin=source, over=desired.values)
+    if not any(camera.enabled for camera in config.cameras.values()):
+        raise ConfigError("settings from afar: cameras: they leave none enabled; enable one")
+    return config
