@@ -147,7 +147,6 @@ class Controller:
         signers = fields.pop("signers", [self.repository.keys["operators"][0]])
         return sign(COMMAND, Command(**fields), signers)
 
-
     def desired(self, settings: object = None, **changes: object) -> bytes:
         """Signed settings for the device."""
         self.counter += 1
