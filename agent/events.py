@@ -22,6 +22,9 @@ log = logging.getLogger(__name__)
 KEPT = 100
 """Events kept for the status page."""
 
+UNTOLD = "untold"
+"""Counted beside the kinds: events that could not be handed on."""
+
 LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
@@ -48,7 +51,9 @@ class Events:
         try:
             self._hand_on(event)
         except Exception:
-            # Telling must never hurt whoever tells.
+            # Telling must never hurt whoever tells, whatever is wrong with who hands on.
+            with self._lock:
+                self._counts[UNTOLD] += 1
             log.exception("an event could not be handed on")
 
     def recent(self) -> tuple[Event, ...]:
@@ -57,6 +62,6 @@ class Events:
             return tuple(self._kept)
 
     def counters(self) -> dict[str, int]:
-        """How many there were since the start, by kind."""
+        """How many there were since the start, by kind; and how many stayed `UNTOLD`."""
         with self._lock:
             return dict(self._counts)

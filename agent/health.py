@@ -108,6 +108,7 @@ class Health:
         self._period_s = min(LOOK_S, watchdog_s * WATCHDOG_PART if watchdog_s else LOOK_S)
         self._began_s = self._awake_s = self._looked_s = clock()
         self._serving = False
+        self._failed_looks = 0
         self._ready = False
         self._stopping = False
         self._status = ""
@@ -130,6 +131,7 @@ class Health:
             "status": self._status,
             "stalled": list(self._plan.stalled),
             "holding": list(self._plan.holding),
+            "failed_looks": self._failed_looks,
         }
 
     def configure(self, settings: HealthConfig) -> None:
@@ -188,8 +190,12 @@ class Health:
             try:
                 self.look()
             except Exception:
-                # Without looks the watchdog hears nothing, and the manager starts it all anew.
-                log.exception("the watch over the stages failed")
+                # It asks every part of the agent, so anything may be wrong. Without looks the
+                # watchdog hears nothing, and the manager starts it all anew.
+                self._failed_looks += 1
+                log.exception(
+                    "the watch over the stages failed, %d times by now", self._failed_looks
+                )
 
     def _act(self, now: float) -> None:
         stages = [self._since_awake(stage, now) for stage in self._vitals.stages()]

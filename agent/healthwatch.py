@@ -164,5 +164,5 @@ class Watch:
             self._client.flush(LAST_WORDS_S)
             self._spool.close(LAST_WORDS_S)
         except Exception:
-            # The process ends in any case.
+            # The process ends in any case, whatever is wrong with what hangs; nobody counts on.
             log.exception("the last words were not sent")

@@ -49,6 +49,7 @@ class HotChanges:
         try:
             self._pipeline.add(name, self._camera(name, camera))
         except Exception:
+            # Whatever went wrong, it does not run; what, is told by whoever asked for it.
             self._removed(name)
             raise
 

@@ -98,6 +98,7 @@ class HttpServer:
 
     Attributes:
         activity: marked by the server's loop while it runs.
+        failures: how often the server has ended by an error.
     """
 
     def __init__(self, config: HttpConfig, sources: Sources) -> None:
@@ -109,6 +110,7 @@ class HttpServer:
         token = None if config.token is None else config.token.get_secret_value()
         self.guard = Guard(self.app.asgi, token, (*config.names, config.host))
         self.activity = Activity()
+        self.failures = 0
         self._stop = threading.Event()
         self._listener: socket.socket | None = None
         self._server: uvicorn.Server | None = None
@@ -204,7 +206,8 @@ class HttpServer:
         try:
             server.run(sockets=[listener])
         except Exception:
-            # A bug here must not end what serves.
+            # Whatever the library raises must not end what serves; the watch begins it anew.
+            self.failures += 1
             log.exception("the HTTP server ended")
         finally:
             listener.close()
@@ -225,6 +228,7 @@ class _Own(dict[str, Any]):
             "live_views": server.live.views,
             "live_streams": server.live.streams,
             "live_pictures": server.live.drawn,
+            "failures": server.failures,
             "live_let_go": server.live.let_go,
         }.items()
 

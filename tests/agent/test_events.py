@@ -22,5 +22,7 @@ def test_a_failure_of_who_hands_on_does_not_reach_who_tells(caplog):
     def broken(_event):
         raise RuntimeError("no")
 
-    Events(broken).tell("agent", "info", "started")
+    events = Events(broken)
+    events.tell("agent", "info", "started")
     assert "could not be handed on" in caplog.text
+    assert events.counters() == {"agent": 1, "untold": 1}

@@ -1,5 +1,7 @@
 """The watch: what the manager hears, what is told, how it recovers; on a fake clock."""
 
+import threading
+
 import pytest
 
 from agent.confighealth import HealthConfig
@@ -326,3 +328,26 @@ def test_what_is_not_essential_is_told_once_and_the_watchdog_goes_on(ground, cap
     logged = [r.getMessage() for r in caplog.records]
     assert any('"queues": {"frames"' in line and '"engines"' in line for line in logged)
     assert any("thread MainThread" in line and "test_health.py" in line for line in logged)
+
+
+def test_a_look_that_fails_is_counted_and_the_next_one_is_taken(caplog):
+    third = threading.Event()
+
+    class Broken(Vitals):
+        calls = 0
+
+        def stages(self):
+            self.calls += 1
+            if self.calls == 3:
+                third.set()
+                return []
+            raise RuntimeError("no")
+
+    told = Told()
+    health = Health(HealthConfig(), Manager(watchdog_s=0.04), Broken(), told, pytest.fail)
+    health.start()
+    assert third.wait(30)
+    health.stopping()
+    health.close(30)
+    assert health.state()["failed_looks"] >= 2
+    assert "the watch over the stages failed, 2 times by now" in caplog.text
