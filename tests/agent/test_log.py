@@ -1,5 +1,6 @@
 """What logging looks like to machines and to people."""
 
+import io
 import json
 import logging
 import os
@@ -43,6 +44,25 @@ def test_people_get_a_line_without_colours_in_a_pipe(capsys):
     shown = capsys.readouterr().err
     assert "hello" in shown
     assert "\x1b" not in shown
+
+
+class Terminal(io.StringIO):
+    """Standard error as a person has it."""
+
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize(("variable", "coloured"), [("", True), ("1", False)])
+def test_a_terminal_gets_colours_unless_they_are_not_wanted(variable, coloured, monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setenv("NO_COLOR", variable)
+    log.set_up(LogConfig())
+    logging.getLogger("agent.x").error("down")
+    shown = terminal.getvalue()
+    assert ("\x1b[31merror" in shown) is coloured
+    assert "down [agent.x]" in shown
 
 
 @pytest.mark.parametrize("form", ["json", "console"])
