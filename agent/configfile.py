@@ -14,6 +14,7 @@ from pydantic import BaseModel, SecretStr, ValidationError
 
 from agent import configproblems, configremote, references, yamlfile
 from agent.config import CameraConfig, Config, Section
+from agent.confighttp import HttpConfig
 from agent.errors import ConfigError
 from agent.secrets import mask_url
 
@@ -64,10 +65,11 @@ def load(
 
 
 def load_control(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
-    """What a file with mistakes elsewhere says of the device, its broker and its log.
+    """What a file with mistakes elsewhere says of the device, its broker, its log and its page.
 
     Returns:
-        A configuration without cameras, with defaults for all else.
+        A configuration without cameras, with defaults for all else; for the page too, if what is
+        said of it has a mistake.
 
     Raises:
         ConfigError: these parts have mistakes too.
@@ -76,7 +78,7 @@ def load_control(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
     filling = references.References(path.absolute().parent, environ)
     parts = {key: document.values[key] for key in CONTROL if key in document.values}
     nothing = {"none": {"source": "synthetic://64x64@1", "enabled": False}}
-    values = {**filling.fill(parts), "cameras": nothing}
+    values = {**_page(document, path, environ), **filling.fill(parts), "cameras": nothing}
     problems = list(filling.problems)
     try:
         config = Config.model_validate(values)
@@ -86,6 +88,19 @@ def load_control(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
         raise ConfigError(_lines(problems, path, document.lines))
     resolved = _resolve(config, path.absolute().parent)
     return resolved.model_copy(update={"cameras": {}})
+
+
+def _page(document: Document, path: Path, environ: Mapping[str, str]) -> dict[str, Any]:
+    """The section `http`, where the status page is looked for; nothing if it has a mistake."""
+    if "http" not in document.values:
+        return {}
+    filling = references.References(path.absolute().parent, environ)
+    part = filling.fill({"http": document.values["http"]})
+    try:
+        HttpConfig.model_validate(part["http"])
+    except ValidationError:
+        return {}
+    return {} if filling.problems else part
 
 
 def read_fragment(path: Path) -> dict[str, Any]:
