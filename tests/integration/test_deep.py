@@ -25,13 +25,15 @@ def camera():
     server.kill()
 
 
-def check_deep(folder, port, camera):
+def check_deep(folder, port, camera, mqtt="host: 127.0.0.1", source=None):
     model = make_model(folder / "m.onnx")
     config = folder / "agent.yaml"
     config.write_text(
-        f"device: {{id: d1}}\nmqtt: {{host: 127.0.0.1, port: {port}}}\n"
-        f"cameras:\n  door: {{source: '{camera.url()}'}}\nmodels:\n  main: {{path: {model}}}\n"
+        f"device: {{id: d1}}\nmqtt: {{{mqtt}, port: {port}}}\n"
+        f"cameras:\n  door: {{source: '{source or camera.url()}'}}\n"
+        f"models:\n  main: {{path: {model}}}\n"
     )
+    config.chmod(0o644)
     done = subprocess.run(
         [sys.executable, "-m", "agent", "check", "--deep", "--json", "-c", str(config)],
         cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_S, check=False,
@@ -63,3 +65,40 @@ def test_an_access_list_is_seen_from_both_sides(tmp_path, camera):
         found, _ = check_deep(tmp_path, broker.port, camera)
     assert found["mqtt.acl"]["status"] == "ok"
     assert "cannot speak for another" in found["mqtt.isolation"]["what"]
+
+
+def test_a_broker_with_tls_and_an_access_list_and_a_camera_with_a_wrong_path(
+    tmp_path, camera, certificates
+):
+    passwords = tmp_path / "passwords"
+    passwords.touch()
+    command = ["mosquitto_passwd", "-b", str(passwords), "d1", "tell-nobody"]
+    subprocess.run(command, check=True, capture_output=True)
+    acl = tmp_path / "acl"
+    acl.write_text("pattern readwrite vigia/v1/%u/#\n")
+    acl.chmod(0o700)
+    listener = (
+        "allow_anonymous false",
+        f"password_file {passwords}",
+        f"acl_file {acl}",
+        f"cafile {certificates.authority.file}",
+        f"certfile {certificates.server.cert}",
+        f"keyfile {certificates.server.key}",
+    )
+    ca = certificates.authority.file
+    mqtt = f"host: localhost, username: d1, password: tell-nobody, tls: {{ca_file: {ca}}}"
+    with Mosquitto(tmp_path / "broker", {"tls": listener}) as broker:
+        source = camera.url(path="elsewhere")
+        found, code = check_deep(tmp_path, broker.port, camera, mqtt, source)
+    assert code == 1
+    assert "TLSv1" in found["mqtt"]["what"]
+    assert found["mqtt.isolation"]["status"] == "ok"
+    # Those of the tests last for a day.
+    assert found["mqtt.certificate"]["status"] == "warn"
+    assert "manual" in found["cameras.door"]["fix"]
+    # Told once, and not looked into.
+    assert "cameras.door.stream" not in found
+    # The password stands in a file that everybody may read.
+    assert found["permissions.secrets"]["fix"].startswith("chmod o= ")
+    assert all(f["fix"] for f in found.values() if f["status"] != "ok")
+    assert "tell-nobody" not in json.dumps(found)
