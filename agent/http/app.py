@@ -98,7 +98,8 @@ class App:
         seen = self._sources.health()
         stalled = [str(stage) for stage in seen.get("stalled", ())]
         return {
-            "healthy": not stalled,
+            # A builder or this page that stalls is told; whoever restarts by this must not for it.
+            "healthy": not seen.get("holding", stalled),
             "ready": bool(seen.get("ready")),
             "reasons": reasons(self._sources, stalled),
         }

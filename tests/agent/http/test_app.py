@@ -26,6 +26,13 @@ def test_a_stalled_stage_is_not_healthy_and_is_named(agent, ask):
     ]
 
 
+def test_a_stall_that_serving_does_not_mind_is_named_and_healthy(agent, ask):
+    agent.watched = {"ready": True, "stalled": ("builder",), "holding": ()}
+    assert ask("/healthz").status_code == 200
+    reasons = ask("/api/status").json()["health"]["reasons"]
+    assert reasons == ["builder makes no progress"]
+
+
 def test_an_agent_that_serves_is_ready_whatever_else_is_wrong(agent, ask):
     agent.cameras["gate"] |= {"state": "stalled", "reason": "no frame for 9 s"}
     answer = ask("/readyz")
