@@ -51,11 +51,8 @@ def booted() -> Iterator[Container]:
         wheel(sources(folder / "second", SECOND), source)
         broken = sources(folder / "broken", BROKEN)
         # Runs, and fails as soon as it serves: nothing that an installer could see before.
-        run = broken / "agent" / "commands" / "run.py"
-        text = run.read_text()
-        mark = "    from agent import daemon"
-        assert mark in text
-        run.write_text(text.replace(mark, f"    raise SystemExit(9)\n{mark}"))
+        with (broken / "agent" / "daemon.py").open("a") as daemon:
+            daemon.write("\n\ndef run(*_: object) -> int:\n    raise SystemExit(9)\n")
         wheel(broken, source)
         package(source / "first", source / "vigia-agent.deb")
         shutil.copytree(ROOT / "examples" / "conveyor", source / "conveyor")
