@@ -70,6 +70,9 @@ log = logging.getLogger(__name__)
 BOOT_ID_BYTES = 4
 """A boot id tells one run of the agent from the next; it only has to differ."""
 
+OPEN_PAGE_S = 10.0
+"""Nothing but the address's look-up takes long; what serves does not wait for it."""
+
 RESTART_CODE = 75
 """Exit code when an operator's command asks for a restart (sysexits.h: EX_TEMPFAIL), so that a
 service manager which restarts on failure does it."""
@@ -285,7 +288,8 @@ class Agent:
 
     async def _run(self, signals: AsyncIterator[signal.Signals]) -> None:
         self._pipeline.start()
-        self._helpers.wait()
+        if not self._helpers.wait(OPEN_PAGE_S):
+            log.warning("the status page is not open after %g s; it may come later", OPEN_PAGE_S)
         self._builder.start()
         self._governor.start()
         self._reloader.started(self._mistake)
