@@ -70,8 +70,8 @@ log = logging.getLogger(__name__)
 BOOT_ID_BYTES = 4
 """A boot id tells one run of the agent from the next; it only has to differ."""
 
-OPEN_PAGE_S = 10.0
-"""Nothing but the address's look-up takes long; what serves does not wait for it."""
+OPEN_PAGE_S = 3.0
+"""The look-up of its address can take long; nothing else waits for it, nor does a stop."""
 
 RESTART_CODE = 75
 """Exit code when an operator's command asks for a restart (sysexits.h: EX_TEMPFAIL), so that a
