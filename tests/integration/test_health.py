@@ -42,6 +42,16 @@ def test_ready_after_the_first_result_then_fed_then_stopping(agents, config, man
     process.send_signal(signal.SIGTERM)
     manager.wait("STOPPING=1")
     assert process.wait(SOON_S) == 0
+    manager.drain()
+    told = [line for line in manager.heard if line.startswith("STATUS=")]
+    # Without a broker yet there can be one line that says so.
+    told = [line for line in told if "degraded: no broker" not in line]
+    ready = told.index("STATUS=ready")
+    assert told[0] == "STATUS=starting: loading models"
+    assert set(told[1:ready]) <= {"STATUS=starting: waiting for the first result of scene"}
+    assert told[ready + 1 : -1]
+    assert all(line.startswith("STATUS=serving 1 camera at ") for line in told[ready + 1 : -1])
+    assert told[-1] == "STATUS=stopping: what waits is analysed, sent or kept"
 
 
 def test_ready_names_the_camera_that_gives_nothing(agents, config, manager):

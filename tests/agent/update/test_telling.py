@@ -93,3 +93,16 @@ def test_refusals_are_counted_with_the_last_reason(told):
     counters = told.teller.counters()
     assert counters["refused"] == {"assignment": 2}
     assert counters["last_refusal"] == "assignment: late"
+
+
+def test_what_is_under_way_is_said_in_a_few_words_until_it_has_ended(told):
+    assert told.teller.under_way() == []
+    told.teller.record(FETCHING)
+    assert told.teller.under_way() == ["main: fetching"]
+    told.teller.progress("main", "blocks", 40, 100)
+    assert told.teller.under_way() == ["main: fetching 40 %"]
+    told.teller.record(Record("main", State.CANARY, counter=3))
+    assert told.teller.under_way() == ["main: canary"]
+    for state in (State.COMMITTED, State.REJECTED, State.ROLLED_BACK):
+        told.teller.record(Record("main", state, counter=3))
+        assert told.teller.under_way() == []
