@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from agent.errors import StoreError
-from agent.spoolfile import DamagedError, SpoolFile, set_aside
+from agent.spoolfile import DamagedError, SpoolFile, discard, set_aside
 from agent.spoolitem import NUMBER_BITS, PRIORITIES, Item, first_key
 
 if TYPE_CHECKING:
@@ -127,9 +127,14 @@ class Disk:
         """
         if self._path is None or self._clock() < self._open_at():
             return False
+        spent = self._file is not None and self._file.messages <= len(self.gone)
         self.close()
         self._file = None
         try:
+            if spent:
+                # A disk may be full of this very file, or of its log: nothing on it is needed.
+                discard(self._path)
+                self.gone, self.gone_since = set(), None
             if self._condemned is None:
                 try:
                     self._file = SpoolFile(self._path)

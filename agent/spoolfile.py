@@ -28,6 +28,13 @@ CHECKPOINT_PAGES = 1024
 """Pages of 4096 bytes in the write-ahead log before they go into the file: a page that changes
 often in the meantime goes there once."""
 
+LOG_PART = 4
+"""On a small disk the log takes at most this part of the room that there is when the file is
+opened: one that takes all of it could not be emptied any more, as the file must grow for that."""
+
+PAGE_BYTES = 4096
+LEAST_PAGES = 16
+
 CREATE = """CREATE TABLE item (
     key INTEGER PRIMARY KEY, boot TEXT NOT NULL, stream TEXT NOT NULL, seq INTEGER NOT NULL,
     dropped INTEGER NOT NULL, replay INTEGER NOT NULL, at REAL NOT NULL, body BLOB NOT NULL
@@ -105,31 +112,47 @@ class SpoolFile:
             StoreError: as for the class; nothing was changed.
         """
         rows = [(i.key, i.boot, i.stream, i.seq, i.dropped, i.replay, i.at, i.body) for i in add]
-        messages = size = 0
         try:
-            self._db.execute("BEGIN IMMEDIATE")
             try:
-                for key in (*remove, *(row[0] for row in rows)):
-                    gone = self._db.execute(
-                        "DELETE FROM item WHERE key = ? RETURNING length(body)", (key,)
-                    ).fetchall()
-                    messages -= len(gone)
-                    size -= sum(length + OVERHEAD_BYTES for (length,) in gone)
-                self._db.executemany(
-                    f"INSERT INTO item ({COLUMNS}) "  # noqa: S608 - constants
-                    "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                    rows,
-                )
-                self._db.execute("COMMIT")
-            except BaseException:
-                # Some errors have rolled back already.
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
+                self._change(rows, remove)
+            except sqlite3.OperationalError as error:
+                if "full" not in str(error) or not self._empty_log():
+                    raise
+                self._change(rows, remove)
         except sqlite3.Error as error:
             raise _mapped(self._path, error) from error
+
+    def _change(self, rows: list[tuple[Any, ...]], remove: Collection[int]) -> None:
+        messages = size = 0
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            for key in (*remove, *(row[0] for row in rows)):
+                gone = self._db.execute(
+                    "DELETE FROM item WHERE key = ? RETURNING length(body)", (key,)
+                ).fetchall()
+                messages -= len(gone)
+                size -= sum(length + OVERHEAD_BYTES for (length,) in gone)
+            self._db.executemany(
+                f"INSERT INTO item ({COLUMNS}) "  # noqa: S608 - constants
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                rows,
+            )
+            self._db.execute("COMMIT")
+        except BaseException:
+            # Some errors have rolled back already.
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
         self.messages += messages + len(rows)
         self.size_bytes += size + sum(len(row[7]) + OVERHEAD_BYTES for row in rows)
+
+    def _empty_log(self) -> bool:
+        """Make room: what is in the log goes into the file; False if that takes room too."""
+        try:
+            (busy, *_) = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        except sqlite3.Error:
+            return False
+        return not busy
 
     def too_old(self, before: float, since: float, spare: Collection[int]) -> list[int]:
         """Keys of what was taken before a time; what was taken earlier than `since` is spared.
@@ -178,7 +201,10 @@ class SpoolFile:
         # Nothing secret is in it; zeroing what is deleted would be written too.
         self._db.execute("PRAGMA secure_delete=OFF")
         self._db.execute(f"PRAGMA journal_size_limit={LOG_BYTES}")
-        self._db.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
+        disk = os.statvfs(self._path)
+        room = disk.f_bavail * disk.f_frsize // PAGE_BYTES // LOG_PART
+        pages = max(LEAST_PAGES, min(CHECKPOINT_PAGES, room))
+        self._db.execute(f"PRAGMA wal_autocheckpoint={pages}")
         # Takes the lock: a second process is told here.
         self._db.execute("BEGIN EXCLUSIVE")
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
@@ -233,6 +259,21 @@ def set_aside(path: Path) -> Path:
     except OSError as error:
         raise StoreError(f"{path}: {error.strerror or error}") from error
     return aside
+
+
+def discard(path: Path) -> None:
+    """Remove a file that holds nothing of use.
+
+    Raises:
+        StoreError: it cannot be removed.
+    """
+    try:
+        # In this order: SQLite removes a log that it finds without a file.
+        path.unlink(missing_ok=True)
+        for suffix in ("-wal", "-shm"):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
+    except OSError as error:
+        raise StoreError(f"{path}: {error.strerror or error}") from error
 
 
 def _mapped(path: Path, error: sqlite3.Error) -> StoreError:

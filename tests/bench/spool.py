@@ -41,13 +41,14 @@ BASELINE_S = 30.0
 
 
 class Reader(Subscriber):
-    """Can be told not to come back to a broker."""
+    """Can be told not to come back to a broker; counts how often it came."""
 
     def __init__(self, port: int) -> None:
         super().__init__(port, "s/#", qos=1)
         self._may_come = threading.Event()
         self._may_come.set()
         self._stays = threading.Event()
+        self.subscriptions = 0
 
     def stay_away(self) -> None:
         """Come back only after `come`; there is no connection when this returns."""
@@ -61,6 +62,7 @@ class Reader(Subscriber):
 
     def _set_subscribed(self, value: bool) -> None:
         super()._set_subscribed(value)
+        self.subscriptions += value
         # Called after every connection and every attempt.
         if not value and not self._may_come.is_set():
             self._stays.set()
@@ -126,6 +128,8 @@ def outage(folder: Path, seconds: float, mode: str, queued: int) -> dict[str, An
         "reader": mode,
         "max_queued_messages": queued,
         "broker": ground.broker_says(),
+        # Two: at the start and after the outage. With more, what was on its way to it is gone.
+        "reader_subscriptions": reader.subscriptions,
         "messages": len(seqs),
         "first_missing": sorted(set(range(max(seqs))) - set(seqs))[:5],
         "lost": (max(seqs) + 1 - len(seqs)) if seqs else None,

@@ -186,6 +186,22 @@ def test_a_full_disk_costs_only_the_durability_and_is_used_again_once_there_is_r
     spool.close(1)
 
 
+def test_a_small_disk_is_never_full_of_what_the_spool_has_sent(disk):
+    """More goes through than has room, while what waits at a time is little."""
+    link = AckLink(connected=False)
+    spool, _ = started(link, disk.folder / "spool")
+    for number in range(30):
+        link.connected = False
+        tell(spool, 100)
+        spool.until(lambda: spool.counters()["memory_messages"] == 0)
+        link.connect()
+        count = (number + 1) * 100
+        spool.until(lambda c=count: spool.counters()["acknowledged"] >= c)
+    assert spool.counters()["failures"] == 0
+    assert spool.counters()["written"] >= 3000
+    spool.close(1)
+
+
 def test_after_a_restart_on_a_full_disk_what_is_on_it_is_sent_before_what_is_new(disk):
     away = AckLink(connected=False)
     first, _ = started(away, disk.folder / "spool")

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
     from tests.soak.ground import Ground
 
-SIZES = ((320, 240), (640, 480), (160, 120))
+SIZES = ((320, 240), (240, 320), (384, 200), (480, 160))
+"""As many pixels each: what a larger picture takes is not to be seen as a growth of memory."""
+
 SERVED_S = 60.0
 """A process that was started serves within this, or the soak ends with an error."""
 
