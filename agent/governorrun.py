@@ -34,6 +34,11 @@ CHANGE = 0.1
 """A camera's limit is set anew when it would change by more than this share."""
 
 
+ENGINES_S = 300.0
+"""For a change of engines, whose parts have deadlines of their own: builds that run are broken off,
+and in each slot an old engine ends."""
+
+
 class SlowedCamera(Protocol):
     """What is asked of a camera."""
 
@@ -287,6 +292,7 @@ class Governor:
             self._slow(name, camera, share)
         self._limited = {name: cameras[name] for name in self._limits}
         if level > len(config.steps) and not self._slots:
+            self.activity.mark(ENGINES_S)
             self._slots = self._lighter.engage()
             if not self._slots:
                 # Not offered again until the settings change: looking for engines is work.
@@ -294,6 +300,7 @@ class Governor:
                 self._state = replace(self._state, level=len(config.steps), calm_since_s=None)
         elif level <= len(config.steps) and self._slots:
             self._slots = ()
+            self.activity.mark(ENGINES_S)
             self._lighter.release()
 
     def _slow(self, name: str, camera: SlowedCamera, share: float) -> None:

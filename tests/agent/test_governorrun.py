@@ -402,6 +402,7 @@ def test_engines_that_are_being_changed_are_not_changed_by_two(tmp_path):
     )
     governor.start()
     assert engaged.wait(10)
+    assert governor.activity.age_s == 0.0, "it has deadlines of its own"
     assert not governor.renew()
     released.set()
     assert governor.close(10)
