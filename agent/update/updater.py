@@ -178,6 +178,7 @@ class Updater:
         while not self._steps.wait(AGAIN_S):
             self._steps.look()
         self._guarded(self._finish_step)
+        self.activity.rest()
 
     def _turn(self) -> None:
         """One thing after the other; what stands in the way of one need not be in another's."""
@@ -205,6 +206,8 @@ class Updater:
 
     def _guarded(self, act: Callable[..., None], *args: object) -> None:
         """What goes wrong ends neither updates nor what serves; it is told, and tried again."""
+        # Each has the time of a stage for itself: a turn may switch the models of several slots.
+        self.activity.mark()
         try:
             act(*args)
         except UpdateCancelled:
