@@ -1,6 +1,7 @@
 """What the watch looks at, gathered from a pipeline and cameras."""
 
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -62,6 +63,12 @@ class Ground:
         assert self.pipeline.wait(SOON_S)
         self.pipeline.close()
 
+    def until(self, condition):
+        deadline, pause = time.monotonic() + SOON_S, threading.Event()
+        while not condition():
+            assert time.monotonic() < deadline
+            pause.wait(0.005)
+
     def age(self, name):
         (stage,) = [s for s in self.vitals.stages() if s.name == name]
         return stage.age_s
@@ -69,10 +76,16 @@ class Ground:
 
 def test_every_stage_is_there_and_rests_while_there_is_nothing_to_do():
     ground = Ground()
-    ages = {stage.name: stage.age_s for stage in ground.vitals.stages()}
+
+    def ages():
+        return {stage.name: stage.age_s for stage in ground.vitals.stages()}
+
+    # The workers make ready first.
+    ground.until(lambda: ages()["loading main"] is None)
+    found = ages()
     ground.end()
     slots = {"model": "model main", "loading": "loading main"}
-    assert ages == dict.fromkeys(slots.get(kind, kind) for kind in RULES)
+    assert found == dict.fromkeys(slots.get(kind, kind) for kind in RULES)
 
 
 def test_without_updates_and_a_page_the_others_are_watched():
@@ -106,8 +119,8 @@ def test_the_page_of_the_documentation_says_of_each_stage_what_the_table_says():
 
 def test_a_model_that_is_being_loaded_ages_and_rests_when_it_is_there():
     ground = Ground()
-    runner = ground.pipeline.runners["main"]
-    with runner.loading:
+    ground.until(lambda: ground.age("loading main") is None)
+    with ground.pipeline.runners["main"].loading:
         assert ground.age("loading main") >= 0
         assert ground.vitals.engines()["main"]["loading_s"] is not None
     assert ground.age("loading main") is None
