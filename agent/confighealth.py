@@ -20,7 +20,7 @@ class HealthConfig(Section):
         description="Cameras without a result by then are named, and not waited for any longer.",
     )
     stall_timeout_s: float = Field(
-        default=10.0,
+        default=7.0,
         ge=LEAST_S,
         le=300.0,
         description="A stage whose work takes longer is stalled; with systemd below WatchdogSec=.",
@@ -47,7 +47,7 @@ class HealthConfig(Section):
         "than this.",
     )
     exit_after_s: float = Field(
-        default=5.0,
+        default=2.0,
         ge=1.0,
         le=300.0,
         description="A stall that lasts so long beyond that ends the process, to be started anew.",
