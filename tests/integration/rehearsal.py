@@ -29,6 +29,7 @@ from fleet.database import Database
 from fleet.tables import Bundle
 from fleet.vault import Vault
 from tests.integration.mosquitto import binary, free_port
+from tests.integration.overheard import Overheard
 from tests.integration.subscriber import until
 from tests.vectors import conveyors
 
@@ -75,6 +76,7 @@ class Rehearsal:
         self._state = folder / "device" / "state"
         self._cache = folder / "device" / "cache"
         self._dump = folder / "everything.txt"
+        self._overheard = Overheard(self._dump)
         self._processes: list[subprocess.Popen[bytes]] = []
         self._agent: subprocess.Popen[bytes] | None = None
         self._models: dict[str, bytes] = {}
@@ -166,8 +168,8 @@ class Rehearsal:
         self._agent = self._spawn(
             log, sys.executable, "-m", "agent", "run", "-c", self._config, environ=environ
         )
-        seen = len(self._messages("/cam/belt/detections"))
-        until(lambda: len(self._messages("/cam/belt/detections")) >= seen + 3, SOON_S)
+        seen = len(self._overheard.messages("/cam/belt/detections"))
+        until(lambda: len(self._overheard.messages("/cam/belt/detections")) >= seen + 3, SOON_S)
 
     def _push_better(self) -> dict[str, object]:
         self._say("packing and publishing release 1, which nobody is assigned")
@@ -228,7 +230,7 @@ class Rehearsal:
     def _search(self) -> dict[str, object]:
         self._say("searching everything that was sent, and the device's disk, for models and keys")
         secrets = self._secrets()
-        places = {"the broker's messages": self._payloads()}
+        places = {"the broker's messages": self._overheard.payloads()}
         for folder in (self._state, self._cache):
             for path in folder.rglob("*"):
                 if path.is_file():
@@ -349,25 +351,11 @@ class Rehearsal:
     def _environ(self) -> dict[str, str]:
         return {**os.environ, "VIGIA_FLEET_PASSPHRASE": PASSPHRASE}
 
-    def _lines(self) -> list[tuple[str, str]]:
-        lines = self._dump.read_text().split("\n")[:-1]
-        return [(topic, payload) for topic, _, payload in (line.partition(" ") for line in lines)]
-
-    def _payloads(self) -> bytes:
-        return b"\n".join(bytes.fromhex(payload) for _, payload in self._lines())
-
-    def _messages(self, ending: str) -> list[dict[str, object]]:
-        return [
-            json.loads(bytes.fromhex(payload))
-            for topic, payload in self._lines()
-            if topic.endswith(ending)
-        ]
-
     def _detections(self) -> list[dict[str, object]]:
-        return self._messages("/cam/belt/detections")
+        return self._overheard.messages("/cam/belt/detections")
 
     def _last_state(self) -> dict[str, object]:
-        return self._messages("/update/state/main")[-1]
+        return self._overheard.messages("/update/state/main")[-1]
 
     def _served(self) -> list[str]:
         digests = [str(m["model"]["digest"]) for m in self._detections()]  # type: ignore[index]
