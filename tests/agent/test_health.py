@@ -152,7 +152,7 @@ def test_the_watchdog_is_fed_only_while_nothing_stalls(ground):
 def test_a_stall_is_told_with_all_that_explains_it_and_ends_the_process(ground):
     ground.health._awake_s -= 60
     ground.vitals.found = [Stage("publisher", 11.0, 10.0)]
-    for _ in range(5):
+    for _ in range(int(HealthConfig().exit_after_s)):
         ground.look()
     (event,) = [e for e in ground.told.events if e[0] == "stall"]
     data = event[3]
