@@ -145,10 +145,10 @@ def shown(path: Path, environ: Mapping[str, str] = os.environ) -> dict[str, Any]
     """
     document = yamlfile.read(path)
     config = _load(document, path, environ)
-    plain = _plain(config)
-    assert isinstance(plain, dict)
-    _hide(plain, document.values)
-    return plain
+    values = plain(config)
+    assert isinstance(values, dict)
+    _hide(values, document.values)
+    return values
 
 
 def from_options(section: type[SectionT], values: Mapping[str, object]) -> SectionT:
@@ -210,14 +210,14 @@ def _line(lines: Mapping[Key, int], key: Key) -> int:
     return lines.get(key, 1)
 
 
-def _plain(value: Any) -> Any:
-    """Values that YAML and JSON know, without secrets and without passwords in URLs."""
+def plain(value: Any) -> Any:
+    """The same in values that YAML and JSON know, without secrets and passwords in URLs."""
     if isinstance(value, BaseModel):
-        return {name: _plain(getattr(value, name)) for name in type(value).model_fields}
+        return {name: plain(getattr(value, name)) for name in type(value).model_fields}
     if isinstance(value, dict):
-        return {name: _plain(inner) for name, inner in value.items()}
+        return {name: plain(inner) for name, inner in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(inner) for inner in value]
+        return [plain(inner) for inner in value]
     if isinstance(value, SecretStr):
         return references.HIDDEN
     return mask_url(str(value)) if isinstance(value, (str, Path)) else value

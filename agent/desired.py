@@ -12,9 +12,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import ConfigError, ManifestError
-from agent.lastgood import write_private
 from agent.wire.configstate import ConfigState, Refused, Version
-from engines.durable import read_bounded
+from engines.durable import read_bounded, replace_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -64,15 +63,14 @@ class Desired:
         from agent.bundle.documents import MAX_SETTINGS_BYTES  # noqa: PLC0415
         from agent.bundle.strict import loads  # noqa: PLC0415
 
-        text = _text(settings)
-        version = Version(settings.counter, hashlib.sha256(text).hexdigest())
+        text = settings.settings.encode()
         try:
             values = loads(text, "settings", MAX_SETTINGS_BYTES)
         except ManifestError as error:
             raise ConfigError(str(error)) from error
         if not isinstance(values, dict):
             raise ConfigError("settings: must be an object with sections like `cameras`")
-        return cls(Version(version.counter, version.digest, not values), values, envelope)
+        return cls(replace(version_of(settings), empty=not values), values, envelope)
 
 
 class DesiredFile:
@@ -155,7 +153,8 @@ class DesiredFile:
 
     def _write(self, path: Path, content: bytes) -> None:
         try:
-            write_private(path, content)
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            replace_file(path, content)
         except OSError as error:
             raise ConfigError(
                 f"{path}: cannot be written: {error.strerror or error}; see to the disk (full, "
@@ -163,8 +162,9 @@ class DesiredFile:
             ) from error
 
 
-def _text(settings: Settings) -> bytes:
-    return settings.settings.encode()
+def version_of(settings: Settings) -> Version:
+    """Which these are, whether or not their text can be read."""
+    return Version(settings.counter, hashlib.sha256(settings.settings.encode()).hexdigest())
 
 
 def _digest(desired: Desired) -> str:
@@ -209,7 +209,7 @@ class Afar:
             ConfigError: they cannot be read.
         """
         self.waiting = None
-        self._considered = Version(settings.counter, hashlib.sha256(_text(settings)).hexdigest())
+        self._considered = version_of(settings)
         self.waiting = Desired.read(settings, envelope)
         return self.waiting
 

@@ -32,7 +32,7 @@ from agent.bundle.keys import make_keys
 from agent.bundle.strict import decode
 from agent.errors import BundleError, KeyStoreError, ManifestError
 from agent.statefolder import default_state_dir
-from engines.durable import sync_folder, write_new
+from engines.durable import replace_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -172,11 +172,7 @@ def _check_root(enrolment: Enrolment, path: Path, new_fleet: bool) -> None:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    work = path.with_name(f".{path.name}.new")
     try:
-        work.unlink(missing_ok=True)
-        write_new(work, content)
-        work.rename(path)
-        sync_folder(path.parent)
+        replace_file(path, content)
     except OSError as error:
         raise KeyStoreError(f"{path} cannot be written: {error.strerror or error}") from error

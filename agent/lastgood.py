@@ -6,14 +6,13 @@ lay in the file's folder.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
 from typing import TYPE_CHECKING
 
 from agent.configfile import load
 from agent.errors import ConfigError
 from agent.statefolder import default_state_dir
+from engines.durable import replace_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,7 +67,8 @@ class LastGood:
         try:
             if self.path.exists() and self.path.read_bytes() == text:
                 return
-            write_private(self.path, text)
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            replace_file(self.path, text)
         except OSError as error:
             raise ConfigError(
                 f"{self.path}: cannot be written: {error.strerror}; if the configuration gets a "
@@ -83,24 +83,3 @@ class LastGood:
             return load(self.path, origin=self._source)
         except ConfigError:
             return None
-
-
-def write_private(path: Path, text: bytes) -> None:
-    """Put a file in the place of an older one, wholly or not at all, readable for its user only.
-
-    Raises:
-        OSError: it cannot be written; what was there before stays.
-    """
-    new = path.with_name(f"{path.name}.{os.getpid()}.new")
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            new.unlink(missing_ok=True)
-        raise

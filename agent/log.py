@@ -6,12 +6,12 @@ that `journalctl -p warning` finds it.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING, TextIO
+
+import structlog
 
 from agent.secrets import mask_url
 
@@ -28,25 +28,41 @@ PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (
 
 DEBUG_PRIORITY = 7
 
-COLOURS = ((logging.ERROR, "\x1b[31m"), (logging.WARNING, "\x1b[33m"), (logging.INFO, "\x1b[32m"))
-"""Of a level's name on a terminal, by the least level."""
-
-PLAIN = "\x1b[0m"
-
 CHATTY = ("tuf", "securesystemslib")
 """Libraries that say at the level of our own lines what each message from outside lacks."""
 
 
 def set_up(config: LogConfig) -> None:
-    """Send everything that is logged to standard error; times are UTC in ISO 8601."""
+    """Send everything that is logged to standard error.
+
+    Times are UTC in ISO 8601. Modules log through the standard library; structlog renders.
+    """
     terminal = sys.stderr.isatty()
+    journal = to_journal(os.environ, sys.stderr)
     console = config.format == "console" or (config.format == "auto" and terminal)
+    renderer: structlog.types.Processor = (
+        structlog.dev.ConsoleRenderer(
+            colors=terminal and not os.environ.get("NO_COLOR"),
+            exception_formatter=structlog.dev.plain_traceback,
+        )
+        if console
+        else structlog.processors.JSONRenderer(ensure_ascii=False)
+    )
     handler = logging.StreamHandler(sys.stderr)
+    formatter = PriorityFormatter if journal else structlog.stdlib.ProcessorFormatter
     handler.setFormatter(
-        Lines(
-            console=console,
-            colours=terminal and not os.environ.get("NO_COLOR"),
-            priorities=to_journal(os.environ, sys.stderr),
+        formatter(
+            foreign_pre_chain=[
+                structlog.stdlib.add_log_level,
+                structlog.stdlib.add_logger_name,
+                structlog.processors.TimeStamper(fmt="iso", utc=True),
+            ],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.format_exc_info,
+                hide_passwords,
+                renderer,
+            ],
         )
     )
     root = logging.getLogger()
@@ -59,55 +75,13 @@ def set_up(config: LogConfig) -> None:
         )
 
 
-class Lines(logging.Formatter):
-    """Makes lines of records. Small on purpose: a library for it takes a tenth of a start.
-
-    Modules hide the passwords they know of; libraries' messages and tracebacks do not, so URLs lose
-    theirs here.
-
-    Args:
-        console: for people; else one JSON object a line.
-        colours: people's terminal shows them.
-        priorities: begin every line with its priority.
-    """
-
-    def __init__(self, *, console: bool, colours: bool, priorities: bool) -> None:
-        super().__init__()
-        self._console = console
-        self._colours = colours
-        self._priorities = priorities
+class PriorityFormatter(structlog.stdlib.ProcessorFormatter):
+    """Begins every line with its priority."""
 
     def format(self, record: logging.LogRecord) -> str:
         """As `logging.Formatter.format`."""
-        entry = {
-            "event": mask_url(record.getMessage()),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "timestamp": datetime.fromtimestamp(record.created, timezone.utc).strftime(
-                "%Y-%m-%dT%H:%M:%S.%fZ"
-            ),
-        }
-        if record.exc_info:
-            entry["exception"] = mask_url(self.formatException(record.exc_info))
-        if record.stack_info:
-            entry["stack"] = mask_url(self.formatStack(record.stack_info))
-        text = (
-            self._readable(entry, record.levelno)
-            if self._console
-            else json.dumps(entry, ensure_ascii=False)
-        )
-        if not self._priorities:
-            return text
         mark = f"<{priority(record.levelno)}>"
-        return "\n".join(mark + line for line in text.split("\n"))
-
-    def _readable(self, entry: Mapping[str, str], level: int) -> str:
-        name = f"{entry['level']:<8}"
-        colour = next((c for least, c in COLOURS if level >= least), "") if self._colours else ""
-        if colour:
-            name = f"{colour}{name}{PLAIN}"
-        line = f"{entry['timestamp']} [{name}] {entry['event']} [{entry['logger']}]"
-        return "\n".join([line, *(entry[k] for k in ("exception", "stack") if k in entry)])
+        return "\n".join(mark + line for line in super().format(record).split("\n"))
 
 
 def priority(level: int) -> int:
@@ -123,3 +97,13 @@ def to_journal(environ: Mapping[str, str], stream: TextIO) -> bool:
     except (OSError, ValueError):
         return False
     return (device, inode) == (str(found.st_dev), str(found.st_ino))
+
+
+def hide_passwords(
+    _logger: object, _method: str, event: structlog.types.EventDict
+) -> structlog.types.EventDict:
+    """Replace passwords in URLs, wherever in an entry they are.
+
+    Modules hide what they know of themselves; libraries' messages and tracebacks do not.
+    """
+    return {k: mask_url(v) if isinstance(v, str) else v for k, v in event.items()}

@@ -31,6 +31,26 @@ def write_new(path: Path, content: bytes) -> None:
             raise
 
 
+def replace_file(path: Path, content: bytes) -> None:
+    """Put a file, mode 0600, in the place of an older one: one of both is there, never less.
+
+    One process at a time: what an interrupted one left is removed by the next.
+
+    Raises:
+        OSError: the disk refuses; what was there before stays.
+    """
+    work = path.with_name(f".{path.name}.new")
+    work.unlink(missing_ok=True)
+    write_new(work, content)
+    try:
+        work.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            work.unlink()
+        raise
+    sync_folder(path.parent)
+
+
 def sync_folder(folder: Path) -> None:
     """Make renames and removals in a folder survive a power cut.
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from engines.durable import open_regular, sync_folder, write_new
+from engines.durable import open_regular, replace_file
 from engines.errors import PlanError
 from engines.filelock import folder_lock
 
@@ -106,13 +106,8 @@ class FileKey:
         with folder_lock(folder, CREATE_TIMEOUT_S):
             if self._path.exists():
                 return self._read()
-            # Nobody else writes here while we hold the folder: what lies there was interrupted.
-            work = self._path.with_name(self._path.name + ".new")
-            work.unlink(missing_ok=True)
             key = secrets.token_bytes(KEY_BYTES)
-            write_new(work, key)
-            work.rename(self._path)
-            sync_folder(folder)
+            replace_file(self._path, key)
             return key
 
 

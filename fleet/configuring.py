@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from fleet.link import Inbox, Outlet
 
 DAY_S = 24 * 3600
-MAX_DAYS = 90
-"""Devices refuse settings that are to be valid for longer."""
 
 LOOK_S = 0.5
 

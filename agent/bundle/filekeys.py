@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from agent.bundle.softkeys import KemKey, SoftKeys, p256_from_pem, private_pem
 from agent.errors import KeyStoreError
-from engines.durable import open_regular, sync_folder, write_new
+from engines.durable import open_regular, replace_file
 from engines.filelock import folder_lock
 
 if TYPE_CHECKING:
@@ -113,22 +113,13 @@ def _make(path: Path, make: Callable[[], bytes]) -> None:
             return
         with folder_lock(path.parent, LOCK_TIMEOUT_S):
             if not path.exists():
-                _write(path, make())
+                # Wholly there or not at all: half a key would have to be removed by hand.
+                replace_file(path, make())
     except OSError as error:
         raise KeyStoreError(
             f"the key {path} cannot be made ({error.strerror or error}); give this user the right "
             "to write there, or name another state folder"
         ) from error
-
-
-def _write(path: Path, content: bytes) -> None:
-    """A key is wholly there or not at all: half a key would have to be removed by hand."""
-    work = path.with_name(f".{path.name}.new")
-    # Nobody else writes here now: what lies there was interrupted.
-    work.unlink(missing_ok=True)
-    write_new(work, content)
-    work.rename(path)
-    sync_folder(path.parent)
 
 
 def _load(path: Path, forbidden: int, read: Callable[[bytes], _Key]) -> _Key:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from agent.commands import DEFAULT_CONFIG, ConfigOption, JsonOption
-from agent.secrets import mask_url
 
 if TYPE_CHECKING:
     from agent.desired import Desired
@@ -115,18 +114,11 @@ def _told(way: Plan) -> list[str]:
 
 
 def _as_json(desired: Desired) -> dict[str, object]:
+    from agent.configfile import plain
+
     version = desired.version
     return {
         "counter": version.counter,
         "digest": version.digest,
-        "settings": _masked(dict(desired.values)),
+        "settings": plain(desired.values),
     }
-
-
-def _masked(value: object) -> object:
-    """Without passwords in addresses of cameras."""
-    if isinstance(value, dict):
-        return {key: _masked(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_masked(inner) for inner in value]
-    return mask_url(value) if isinstance(value, str) else value

@@ -10,11 +10,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-import os
-import secrets
 from typing import TYPE_CHECKING, Any
 
-from engines.durable import read_bounded, sync_folder, write_new
+from engines.durable import read_bounded, replace_file
 from engines.filelock import file_lock
 
 if TYPE_CHECKING:
@@ -84,7 +82,7 @@ def save(config: Any, path: Path | None) -> bool:
             if content is None:
                 log.warning("TensorRT does not give its timing cache; it is not kept")
                 return False
-            _replace(path, bytes(content))
+            replace_file(path, hashlib.sha256(content).digest() + content)
     except OSError as error:
         log.warning("the timing cache %s cannot be written: %s", path, error)
         return False
@@ -119,15 +117,3 @@ def _combine(config: Any, cache: Any, known: bytes, path: Path) -> None:
     other = config.create_timing_cache(known)
     if other is None or not cache.combine(other, False):
         log.warning("the timing cache %s does not fit this TensorRT and is replaced", path)
-
-
-def _replace(path: Path, content: bytes) -> None:
-    part = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
-    try:
-        write_new(part, hashlib.sha256(content).digest() + content)
-        os.replace(part, path)  # noqa: PTH105 - the same, and shows what it is
-    except OSError:
-        with contextlib.suppress(OSError):
-            part.unlink()
-        raise
-    sync_folder(path.parent)

@@ -27,12 +27,16 @@ app = typer.Typer(
     epilog="What may come from afar, and what cannot: docs/how-to/settings-from-afar.md",
 )
 
+MAX_DAYS = 90
+"""Devices refuse settings that are to be valid for longer."""
+
 DeviceArgument = Annotated[str, typer.Argument(metavar="DEVICE", help="Device id.")]
 WaitOption = Annotated[
     float, typer.Option(help="Seconds to wait for the device's answer; 0: do not wait.", min=0)
 ]
 DaysOption = Annotated[
-    int, typer.Option(help="A device that is away for longer does not take them.", min=1, max=90)
+    int,
+    typer.Option(help="A device that is away for longer does not take them.", min=1, max=MAX_DAYS),
 ]
 
 

@@ -58,7 +58,7 @@ def test_help_names_every_command_without_colours_in_a_pipe():
 
 
 def test_help_imports_nothing_slow():
-    slow = "numpy cv2 onnx onnxruntime pydantic yaml anyio paho psutil rich"
+    slow = "numpy cv2 onnx onnxruntime pydantic yaml structlog anyio paho psutil rich"
     slow += " sqlalchemy tuf securesystemslib cryptography"
     code = f"import sys, agent.cli; print(sorted(set('{slow}'.split()) & set(sys.modules)))"
     done = subprocess.run(

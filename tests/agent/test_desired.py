@@ -284,7 +284,7 @@ def test_an_agent_without_updates_uses_none_that_were_kept(house):
 
 
 def test_where_nothing_can_be_noted_nothing_is_tried(house, monkeypatch):
-    monkeypatch.setattr("agent.desired.write_private", full)
+    monkeypatch.setattr("agent.desired.replace_file", full)
     house.take(1, CAMERA)
     assert house.site.done == []
     assert "No space left" in house.last["not_taken"]["reason"]

@@ -61,8 +61,10 @@ def test_a_terminal_gets_colours_unless_they_are_not_wanted(variable, coloured, 
     log.set_up(LogConfig())
     logging.getLogger("agent.x").error("down")
     shown = terminal.getvalue()
-    assert ("\x1b[31merror" in shown) is coloured
-    assert "down [agent.x]" in shown
+    assert ("\x1b[31m" in shown) is coloured
+    assert "error" in shown
+    assert "down" in shown
+    assert "agent.x" in shown
 
 
 @pytest.mark.parametrize("form", ["json", "console"])

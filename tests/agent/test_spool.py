@@ -42,6 +42,19 @@ def run(tmp_path):
         spool.close(0)
 
 
+@pytest.fixture
+def mistaken(tmp_path, caplog):
+    """A spool whose thread ends by a mistake as soon as it publishes, and when it has."""
+
+    class Broken(AckLink):
+        def publish(self, *_args, **_named):
+            raise RuntimeError("a mistake")
+
+    ended = threading.Event()
+    caplog.handler.addFilter(lambda r: ended.set() or True if "by a mistake" in r.msg else True)
+    return WatchedSpool(Broken(), Topics("p", "d"), "d", "b", SpoolConfig(), tmp_path), ended
+
+
 def tell(spool: Spool, count: int, first: int = 0) -> None:
     for number in range(first, first + count):
         spool.take_event(Event("agent", "info", f"event {number}"))
@@ -287,15 +300,9 @@ def test_a_restart_with_a_late_disk_replaces_nothing(run, tmp_path):
 
 
 def test_a_mistake_in_the_spool_does_not_stop_whoever_tells_and_is_raised_at_the_end(
-    tmp_path, caplog
+    mistaken,
 ):
-    class Broken(AckLink):
-        def publish(self, *_args, **_named):
-            raise RuntimeError("a mistake")
-
-    spool = WatchedSpool(Broken(), Topics("p", "d"), "d", "b", SpoolConfig(), tmp_path)
-    ended = threading.Event()
-    caplog.handler.addFilter(lambda r: ended.set() or True if "by a mistake" in r.msg else True)
+    spool, ended = mistaken
     events = Events(spool.take_event)
     spool.start(events.tell)
     events.tell("agent", "info", "one")
@@ -335,15 +342,9 @@ def test_a_spool_without_work_rests(run):
 
 
 def test_a_spool_that_has_ended_by_a_mistake_never_rests_so_that_the_watch_finds_it(
-    tmp_path, caplog
+    mistaken,
 ):
-    class Broken(AckLink):
-        def publish(self, *_args, **_named):
-            raise RuntimeError("a mistake")
-
-    spool = WatchedSpool(Broken(), Topics("p", "d"), "d", "b", SpoolConfig(), tmp_path)
-    ended = threading.Event()
-    caplog.handler.addFilter(lambda r: ended.set() or True if "by a mistake" in r.msg else True)
+    spool, ended = mistaken
     spool.start(Events(spool.take_event).tell)
     tell(spool, 1)
     assert ended.wait(10)

@@ -26,7 +26,7 @@ assert Plans(PlanRequest("main", config, True, Path("/nowhere"))).find() is None
         # Of the page, of updates, of commands for people, of other engines, of building.
         (RUN, "uvicorn starlette prometheus_client"),
         (RUN, "tuf securesystemslib"),
-        (RUN, "rich pygments sqlalchemy matplotlib jsonschema"),
+        (RUN, "sqlalchemy matplotlib jsonschema"),
         (RUN, "openvino tensorrt pycuda"),
         (f"{RUN}{PLANS}", "openvino tensorrt pycuda"),
     ],

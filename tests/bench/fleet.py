@@ -32,7 +32,8 @@ from fleet.releasing import complete, sign_pending, stage
 from fleet.simulate import Simulation, simulate
 from tests.bench.machine import machine
 from tests.fakes.fleetfolder import found_fleet, open_fleet, remembered_derivations
-from tests.integration.mosquitto import START_S, _listens, binary, free_port
+from tests.integration.mosquitto import START_S, _listens, binary
+from tests.integration.ports import free_port
 from tests.integration.subscriber import until
 from tests.vectors.bundles import CONVEYOR, facts
 

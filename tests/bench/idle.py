@@ -24,7 +24,8 @@ import yaml
 
 from tests.bench.machine import machine
 from tests.integration.environment import installed
-from tests.integration.mosquitto import Mosquitto, free_port
+from tests.integration.mosquitto import Mosquitto
+from tests.integration.ports import free_port
 from tests.integration.servers import RtspServer, has_rtsp_server
 from tests.integration.subscriber import Subscriber
 

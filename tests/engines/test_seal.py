@@ -118,7 +118,7 @@ def test_threads_that_make_the_key_at_once_get_the_same_one(tmp_path: Path):
 
 
 def test_what_a_kill_left_of_a_key_is_replaced(tmp_path: Path):
-    (tmp_path / "device.key.new").write_bytes(b"half a k")
+    (tmp_path / ".device.key.new").write_bytes(b"half a k")
     key = FileKey(tmp_path / "device.key").key()
     assert len(key) == KEY_BYTES
     assert [p.name for p in tmp_path.iterdir()] == ["device.key"]

@@ -7,7 +7,8 @@ import subprocess
 
 from fleet.layout import Layout
 from tests.fakes.fleetfolder import copy_fleet
-from tests.integration.mosquitto import START_S, _listens, binary, free_port
+from tests.integration.mosquitto import START_S, _listens, binary
+from tests.integration.ports import free_port
 from tests.integration.subscriber import until
 
 

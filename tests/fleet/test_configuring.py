@@ -17,7 +17,8 @@ from agent.update.desired import MAX_LIFE_S
 from agent.wire.configstate import ConfigState, Refused, Version, encode_config_state
 from agent.wire.topics import Topics
 from fleet.commands.app import app
-from fleet.configuring import DAY_S, MAX_DAYS, Hearing, Outcome, Sent, read_wanted, send_settings
+from fleet.commands.config import MAX_DAYS
+from fleet.configuring import DAY_S, Hearing, Outcome, Sent, read_wanted, send_settings
 from fleet.enrolling import revoke
 from fleet.errors import FleetError
 from fleet.link import Inbox

@@ -5,7 +5,8 @@ import pytest
 from agent.config import MqttConfig
 from agent.errors import BrokerError
 from fleet.link import MAX_INBOX_MESSAGE_BYTES, SENDER_MESSAGES, Inbox, Outlet
-from tests.integration.mosquitto import Mosquitto, free_port
+from tests.integration.mosquitto import Mosquitto
+from tests.integration.ports import free_port
 from tests.integration.subscriber import Subscriber
 
 BLOCK = bytes(65_536)

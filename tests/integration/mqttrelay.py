@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import socket
 import threading
 from collections import Counter
 from dataclasses import dataclass
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING
 from tests.integration.relay import CHUNK, Relay
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Iterable
 
 PUBLISH = 3
@@ -86,33 +85,29 @@ class MqttRelay(Relay):
             self._pump_up(source, sink)
         else:
             self._pump_down(source, sink)
-        with contextlib.suppress(OSError):
-            sink.shutdown(socket.SHUT_RDWR)
 
     def _pump_up(self, source: socket.socket, sink: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(CHUNK):
-                self.sent += data
-                # Acknowledgements of what was lost go the same way.
-                with self._writing:
-                    sink.sendall(data)
+        while data := source.recv(CHUNK):
+            self.sent += data
+            # Acknowledgements of what was lost go the same way.
+            with self._writing:
+                sink.sendall(data)
 
     def _pump_down(self, source: socket.socket, sink: socket.socket) -> None:
         mangler = self._mangler()
         waiting = bytearray()
         source.settimeout(IDLE_S)
-        with contextlib.suppress(OSError):
-            while True:
-                try:
-                    data = source.recv(CHUNK)
-                except TimeoutError:
-                    self._deliver(sink, mangler.idle())
-                    continue
-                if not data:
-                    return
-                waiting += data
-                while (packet := _cut(waiting)) is not None:
-                    self._pass(packet, mangler, source, sink)
+        while True:
+            try:
+                data = source.recv(CHUNK)
+            except TimeoutError:
+                self._deliver(sink, mangler.idle())
+                continue
+            if not data:
+                return
+            waiting += data
+            while (packet := _cut(waiting)) is not None:
+                self._pass(packet, mangler, source, sink)
 
     def _pass(
         self, packet: bytes, mangler: Mangler, source: socket.socket, sink: socket.socket

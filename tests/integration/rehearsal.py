@@ -28,8 +28,9 @@ from typing_extensions import Self
 from fleet.database import Database
 from fleet.tables import Bundle
 from fleet.vault import Vault
-from tests.integration.mosquitto import binary, free_port
+from tests.integration.mosquitto import binary
 from tests.integration.overheard import Overheard
+from tests.integration.ports import free_port
 from tests.integration.subscriber import until
 from tests.vectors import conveyors
 

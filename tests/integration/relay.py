@@ -9,6 +9,7 @@ import threading
 from typing_extensions import Self
 
 CHUNK = 65536
+CONNECT_S = 10.0
 
 
 class Relay:
@@ -30,7 +31,7 @@ class Relay:
         self.sent = bytearray()
         self.accepted = 0
         self._lock = threading.Lock()
-        self._sockets: list[socket.socket] = []
+        self._sockets: set[socket.socket] = set()
         self._joined = True
         self._answers = threading.Event()
         self._answers.set()
@@ -45,7 +46,7 @@ class Relay:
         self._answers.set()
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-        self._thread.join(10)
+        self._thread.join(CONNECT_S)
 
     def cut(self) -> None:
         """End all connections without a word; new ones end at once."""
@@ -54,8 +55,6 @@ class Relay:
             for sock in self._sockets:
                 with contextlib.suppress(OSError):
                     sock.shutdown(socket.SHUT_RDWR)
-                sock.close()
-            self._sockets.clear()
 
     def mute(self) -> None:
         """Keep back what servers say, as a slow link does; ends with the relay."""
@@ -72,24 +71,54 @@ class Relay:
                 client, _ = self._listener.accept()
             except OSError:
                 return
+            server = self._connect()
             with self._lock:
-                if not self._joined:
+                if server is None or not self._joined:
                     client.close()
+                    if server is not None:
+                        server.close()
                     continue
-                server = socket.create_connection(("127.0.0.1", self._target), 10)
-                server.settimeout(None)
-                self._sockets += [client, server]
+                self._sockets |= {client, server}
                 self.accepted += 1
+            both = threading.Barrier(2)
             for pair, record in (((client, server), True), ((server, client), False)):
-                threading.Thread(target=self._pump, args=(*pair, record), daemon=True).start()
+                threading.Thread(target=self._run, args=(*pair, record, both), daemon=True).start()
+
+    def _connect(self) -> socket.socket | None:
+        """To the server; None while it is away."""
+        try:
+            server = socket.create_connection(("127.0.0.1", self._target), CONNECT_S)
+        except OSError:
+            return None
+        server.settimeout(None)
+        return server
+
+    def _run(
+        self, source: socket.socket, sink: socket.socket, record: bool, both: threading.Barrier
+    ) -> None:
+        with contextlib.suppress(OSError):
+            self._pump(source, sink, record)
+        for sock in (source, sink):
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+        # Its number would be another's while the other direction still reads it.
+        both.wait()
+        with self._lock:
+            self._sockets.discard(source)
+        source.close()
 
     def _pump(self, source: socket.socket, sink: socket.socket, record: bool) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(CHUNK):
-                if record:
-                    self.sent += data
-                else:
-                    self._answers.wait()
-                sink.sendall(data)
-        with contextlib.suppress(OSError):
-            sink.shutdown(socket.SHUT_RDWR)
+        """Pass on what comes, until an end closes.
+
+        Raises:
+            OSError: the connection was cut.
+        """
+        while data := source.recv(CHUNK):
+            self._pass_on(data, sink, record)
+
+    def _pass_on(self, data: bytes, sink: socket.socket, record: bool) -> None:
+        if record:
+            self.sent += data
+        else:
+            self._answers.wait()
+        sink.sendall(data)

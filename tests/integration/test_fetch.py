@@ -24,9 +24,9 @@ from agent.wire.topics import FleetTopics
 from tests.fakes.blocks import make_blocks
 from tests.fakes.smalldisk import small_disk
 from tests.integration.fetching import DIGEST
-from tests.integration.mosquitto import free_port
 from tests.integration.mqttrelay import Mangler, MqttRelay, Publish
 from tests.integration.pieces import BUNDLE, Pieces
+from tests.integration.ports import free_port
 
 SOURCE = make_blocks(120, 4096, last=99)
 WINDOW = 16
@@ -395,7 +395,8 @@ def test_what_was_lost_once_comes_when_it_is_asked_for_again(mosquitto, site, pu
 def test_everything_twice_and_again(mosquitto, site, published):
     with MqttRelay(mosquitto.port, lambda: Repeating(1)) as relay:
         counts = site.fetch(relay.port)
-        assert relay.delivered.total() == 3 * 120
+        # More, if a busy machine made the device ask again.
+        assert relay.delivered.total() >= 3 * 120
     assert site.content == SOURCE.payload
     assert (counts.blocks, counts.bad) == (120, 0)
 

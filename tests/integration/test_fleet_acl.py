@@ -30,7 +30,8 @@ from tests.fakes.fleetfolder import (
     remembered_derivations,
 )
 from tests.integration.certificates import Authority
-from tests.integration.mosquitto import _listens, binary, free_port
+from tests.integration.mosquitto import _listens, binary
+from tests.integration.ports import free_port
 
 WAIT_S = 10.0
 SUCCESS, NO_SUBSCRIBERS, NOT_AUTHORIZED = 0x00, 0x10, 0x87

@@ -11,15 +11,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.integration.agents import SOON_S, STOP_S, has, settings
+from tests.integration.ports import free_port
 from tests.integration.subscriber import until
 
 TOKEN = "a token of sixteen or more"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def await_page(port):

@@ -37,7 +37,7 @@ from agent.wire.schema import CAMERA_STATUS, DETECTIONS, schema
 from agent.wire.topics import Topics
 from tests.fakes.frames import frame, result
 from tests.integration.conftest import PASSWORD, READ_ONLY_USER, USER
-from tests.integration.mosquitto import free_port
+from tests.integration.ports import free_port
 from tests.integration.relay import Relay
 from tests.integration.subscriber import Subscriber, until
 

@@ -21,7 +21,7 @@ from agent.health import EXIT_CODE
 from tests.integration.agents import SOON_S, Agents, settings
 from tests.integration.mosquitto import Mosquitto
 from tests.integration.notifysocket import WATCHDOG_S, Manager
-from tests.integration.servers import free_port
+from tests.integration.ports import free_port
 from tests.integration.subscriber import Received, Subscriber
 from tests.integration.updates import Fleet
 from tests.vectors.models import make_model

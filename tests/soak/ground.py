@@ -96,14 +96,14 @@ class Ground:
             folder / "broker", {"plain": ("allow_anonymous true",)}, ("max_queued_messages 0",)
         )  # fmt: skip
         self.broker.start()
-        self.link = Link(self.broker.port)
+        self.link = Link(self.broker.port).__enter__()
         self.rtsp = RtspServer() if has_rtsp_server() else None
         self.camera_link: Link | None = None
         if self.rtsp is None:
             self.missing.append("rtsp: no GStreamer RTSP server here")
         else:
             self.rtsp.start()
-            self.camera_link = Link(self.rtsp.port, seed=1)
+            self.camera_link = Link(self.rtsp.port, seed=1).__enter__()
         self.clock = WallClock(folder)
         if self.clock.missing:
             self.missing.append(self.clock.missing)
@@ -197,9 +197,9 @@ class Ground:
     def close(self) -> None:
         """End the rest."""
         self.consumer.__exit__()
-        self.link.close()
+        self.link.__exit__()
         if self.camera_link is not None:
-            self.camera_link.close()
+            self.camera_link.__exit__()
         if self.rtsp is not None:
             self.rtsp.kill()
         self.broker.kill()
