@@ -49,7 +49,8 @@ class Chaos:
     Args:
         ground: what is troubled.
         seed: the same seed picks the same troubles.
-        life_s: the agent is left alive so long, so that its memory can be judged.
+        life_s: the agent is left alive so long at least.
+        endings_s: after so many seconds it is left alive, so that its memory can be judged.
 
     Attributes:
         broker_kills_s: when, monotonic.
@@ -57,13 +58,14 @@ class Chaos:
         hangs: what the watchdog did.
     """
 
-    def __init__(self, ground: Ground, seed: int, life_s: float) -> None:
+    def __init__(self, ground: Ground, seed: int, life_s: float, endings_s: float) -> None:
         self.ground = ground
         self.random = random.Random(seed)
         self.broker_kills_s: list[float] = []
         self.log: list[tuple[float, float, str]] = []
         self.hangs: list[Hang] = []
         self._life_s = life_s
+        self._endings_s = endings_s
         self.troubles = {
             "broker killed": Trouble(2, self._kill_broker),
             "broker paused": Trouble(3, self._pause_broker),
@@ -98,8 +100,10 @@ class Chaos:
             self.log.append((begin - began_s, time.monotonic() - began_s, name))
 
     def _pick(self, first: list[str]) -> str:
-        age_s = time.monotonic() - self.ground.supervisor.lives[-1].began_s
-        allowed = [n for n, t in self.troubles.items() if not t.ends or age_s >= self._life_s]
+        now_s = time.monotonic()
+        old = now_s - self.ground.supervisor.lives[-1].began_s >= self._life_s
+        may_end = old and now_s - self.ground.began_s < self._endings_s
+        allowed = [n for n, t in self.troubles.items() if may_end or not t.ends]
         for name in first:
             if name in allowed:
                 first.remove(name)

@@ -15,14 +15,12 @@ if TYPE_CHECKING:
 
 RSS_ALLOWED = 0.02
 DESCRIPTORS_ALLOWED = 2
-WARM_S = 20.0
-"""The first seconds of a life are the start, not the growth."""
+WARM_S = 300.0
+"""A life's memory rises until each kind of trouble has come: the pools of Python, SQLite and FFmpeg
+keep what the worst of each took. What rises after that is a growth."""
 
-JUDGED_S = 100.0
+JUDGED_S = 300.0
 """A life whose warm part is shorter says nothing of growth."""
-
-LIFE_S = WARM_S + JUDGED_S + 10.0
-"""A life that is so long is judged."""
 
 ABORTED_S = 4.0
 """From the watchdog's time to the end: one look, SIGABRT, SIGKILL, on a busy machine."""

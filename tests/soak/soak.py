@@ -18,19 +18,23 @@ from tests.soak.account import account
 from tests.soak.chaos import Chaos, has_detection
 from tests.soak.drill import drill
 from tests.soak.ground import PREFIX, Ground, arrivals, write_json
-from tests.soak.judge import LIFE_S, Seen, judge, life_row
+from tests.soak.judge import JUDGED_S, WARM_S, Seen, judge, life_row
 from tests.soak.plot import draw
 
 SOON_S = 60.0
 POINTS = 600
 """Of each line of the picture, about."""
 
-SHORT_S = 480.0
-"""A shorter soak ends the agent often, rather than giving its memory time to grow."""
+LONG_S = 1.5 * (WARM_S + JUDGED_S)
+"""A soak that is so long ends the agent in its first third only; the rest is one life, in which
+memory has time to grow."""
+
+LIFE_S = 60.0
+"""The agent is left alive so long at least, in a shorter soak a sixth of it."""
 
 HELP = """\
 what happens
-  soak    One trouble follows the other, a few seconds apart: broker killed or paused; the line
+  soak    One trouble follows the other, a second or two apart: broker killed or paused; the line
           to it cut, slow or lossy; camera killed and back with another picture size, frozen, or
           behind a bad line; the agent killed, stopped, frozen for a moment, or frozen until the
           watchdog ends it; its disk full, also while it is killed; its wall clock jumping by up
@@ -39,8 +43,9 @@ what happens
 
 what is judged
   Each line of `invariants` in the report, and at the top of the picture: held, BROKEN, or not
-  judged (memory and descriptors are judged in lives of two minutes or more, so not in a short
-  soak). The exit code is 0 if none is broken.
+  judged (memory and descriptors are judged in lives of ten minutes or more, so not in a short
+  soak; one of a quarter of an hour or more leaves the agent alive after its first third).
+  The exit code is 0 if none is broken.
 
 examples
   scripts/soak --minutes 2                        a first look: out/soak.json, out/soak.png
@@ -55,7 +60,7 @@ What cannot be done here is in `missing` of the report. Times depend on the load
 
 
 def soak(
-    folder: Path, seconds: float, seed: int, every: tuple[float, float] = (1.0, 5.0)
+    folder: Path, seconds: float, seed: int, every: tuple[float, float] = (0.5, 2.0)
 ) -> dict[str, Any]:
     """Run one.
 
@@ -69,8 +74,8 @@ def soak(
         The report; `ok`, and in `faults` why not.
     """
     ground = Ground(folder)
-    life_s = seconds / 6 if seconds < SHORT_S else max(LIFE_S, seconds / 8)
-    chaos = Chaos(ground, seed, life_s)
+    endings_s = seconds / 3 if seconds >= LONG_S else seconds
+    chaos = Chaos(ground, seed, min(seconds / 6, LIFE_S), endings_s)
     code = -1
     left: set[tuple[str, str, int]] = set()
     try:

@@ -10,7 +10,7 @@ from tests.soak.judge import Seen, judge
 from tests.soak.supervisor import Life
 
 
-def life(rss=lambda _s: 100, descriptors=lambda _s: 20, seconds=200) -> Life:
+def life(rss=lambda _s: 100, descriptors=lambda _s: 20, seconds=1200) -> Life:
     samples = [(float(s), int(rss(s) * 2**20), descriptors(s)) for s in range(seconds)]
     return Life(0.0, 1.0, float(seconds), "killed", samples)
 
@@ -33,8 +33,8 @@ def test_all_well():
     [
         ({"crashes": ["code 1"]}, "ends only"),
         ({"tracebacks": 1}, "exception"),
-        ({"lives": [life(rss=lambda s: 100 + s / 20)]}, "memory"),
-        ({"lives": [life(descriptors=lambda s: 20 + s // 20)]}, "descriptors"),
+        ({"lives": [life(rss=lambda s: 100 + s / 100)]}, "memory"),
+        ({"lives": [life(descriptors=lambda s: 20 + s // 100)]}, "descriptors"),
         ({"told": Account(missing=1)}, "all messages"),
         ({"dropped": 1}, "all messages"),
         ({"left": 1}, "all messages"),
@@ -52,7 +52,7 @@ def test_each_invariant_can_be_broken_alone(change, word):
 
 
 def test_what_a_short_soak_cannot_tell_is_not_judged():
-    seen = replace(GOOD, lives=[life(seconds=60)], hangs=[])
+    seen = replace(GOOD, lives=[life(seconds=590)], hangs=[])
     assert [i.name.split()[0] for i in judge(seen) if i.ok is None] == [
         "memory",
         "descriptors",
@@ -61,4 +61,4 @@ def test_what_a_short_soak_cannot_tell_is_not_judged():
 
 
 def test_the_start_of_a_life_is_no_growth():
-    assert not broken(replace(GOOD, lives=[life(rss=lambda s: min(s, 20) * 5)]))
+    assert not broken(replace(GOOD, lives=[life(rss=lambda s: min(s, 300))]))
