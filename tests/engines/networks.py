@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime as ort
+import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from engines.describe import describe_model
@@ -82,6 +83,30 @@ def run(model, feed):
     if not isinstance(feed, dict):
         feed = {session.get_inputs()[0].name: feed}
     return session.run(None, feed)
+
+
+@functools.cache
+def _rounds_float16() -> bool:
+    graph = helper.make_graph(
+        [node("QuantizeLinear", "x scale zero", "y")],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT16, [1])],
+        [helper.make_tensor_value_info("y", TensorProto.INT8, [1])],
+        [numpy_helper.from_array(np.float16(1), "scale"),
+         numpy_helper.from_array(np.int8(0), "zero")],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=8)
+    return int(run(model, np.array([0.75], np.float16))[0][0]) == 1
+
+
+def judge(kind: str) -> None:
+    """Skip what this ONNX Runtime cannot judge.
+
+    1.23, the last one for Python 3.10, truncates where QuantizeLinear of float16 must round: half a
+    step lost at every tensor. Only TensorRT is ever given such graphs; here they are only judged.
+    """
+    if kind == "fp16_qdq" and not _rounds_float16():
+        pytest.skip(f"ONNX Runtime {ort.__version__} truncates what float16 quantises to")
 
 
 def snr_db(reference, value):
