@@ -59,9 +59,9 @@ class OrtBackend:
             model, route = variants.qdq_host(), "host q/dq graph"
         else:
             raise BuildError(
-                f"ONNX Runtime does not compute in {recipe.precision} on a processor: it casts to "
-                "float32 and back, which is slower than fp32; ask for fp32 or int8, or take "
-                "backend: openvino or tensorrt"
+                f"no {recipe.precision} engine is built for ONNX Runtime: most processors do not "
+                "compute in it, so it casts to float32 and back, which is slower than fp32; ask "
+                "for fp32 or int8, or take backend: openvino or tensorrt"
             )
         blob = model.SerializeToString()
         return Product(blob, route, facts={"bytes": len(blob), "nodes": len(model.graph.node)})

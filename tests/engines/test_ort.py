@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import platform
 import threading
 from pathlib import Path
 
@@ -113,7 +114,9 @@ def test_a_model_that_asks_for_more_memory_than_there_is_while_it_runs_is_an_err
 
 def test_float16_weights_are_reported_as_what_the_processor_makes_of_them():
     model = bake(convolution(TensorProto.FLOAT16), info(TensorProto.FLOAT16))
-    assert ort.load(model.SerializeToString(), "fp16", RunOptions()).precision == "fp32"
+    # ONNX Runtime has float16 convolutions of its own for Arm; elsewhere it casts.
+    computed = "fp16" if platform.machine() == "aarch64" else "fp32"
+    assert ort.load(model.SerializeToString(), "fp16", RunOptions()).precision == computed
 
 
 def test_without_weights_the_word_of_the_file_is_taken():
