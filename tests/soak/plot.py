@@ -27,14 +27,10 @@ def draw(report: dict[str, Any], path: Path) -> None:
         report: of `tests.soak.soak`.
         path: PNG.
     """
-    import matplotlib as mpl  # noqa: PLC0415 - only where drawn
+    from matplotlib.figure import Figure  # noqa: PLC0415 - only where drawn
 
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt  # noqa: PLC0415
-
-    figure, axes = plt.subplots(
-        5, 1, figsize=(12, 13), gridspec_kw={"height_ratios": [1.9, 2.2, 1, 1, 1.2]}
-    )
+    figure = Figure(figsize=(12, 13))
+    axes = figure.subplots(5, 1, gridspec_kw={"height_ratios": [1.9, 2.2, 1, 1, 1.2]})
     words, troubles, memory, files, flow = axes
     _words(words, report)
     _troubles(troubles, report["log"])
@@ -70,7 +66,6 @@ def draw(report: dict[str, Any], path: Path) -> None:
     place = words.get_position()
     words.set_position([0.02, place.y0, 0.96, place.height])
     figure.savefig(path, dpi=100)
-    plt.close(figure)
 
 
 def _near_its_values(axis: Any, report: dict[str, Any]) -> None:
