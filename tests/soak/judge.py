@@ -96,6 +96,7 @@ def judge(seen: Seen) -> list[Invariant]:
     rows = [life_row(life) for life in seen.lives]
     rss = [r["rss_growth"] for r in rows if r["rss_growth"] is not None]
     more = [r["descriptors_growth"] for r in rows if r["descriptors_growth"] is not None]
+    lives = f"{len(rss)} li{'fe' if len(rss) == 1 else 'ves'}"
     none = f"no life of {WARM_S + JUDGED_S:.0f} s"
     ended = max((h.ended_s for h in seen.hangs), default=0.0)
     back = max((h.served_s for h in seen.hangs), default=0.0)
@@ -108,12 +109,12 @@ def judge(seen: Seen) -> list[Invariant]:
         Invariant("no unhandled exception", not seen.tracebacks, "0", str(seen.tracebacks)),
         Invariant(
             "memory stays", max(rss) <= RSS_ALLOWED if rss else None, f"<= {RSS_ALLOWED:.0%}",
-            f"{max(rss):+.1%} at most in {len(rss)} lives" if rss else none,
+            f"{max(rss):+.1%} at most in {lives}" if rss else none,
         ),
         Invariant(
             "descriptors stay", max(more) <= DESCRIPTORS_ALLOWED if more else None,
             f"<= {DESCRIPTORS_ALLOWED} more",
-            f"{max(more):+d} at most in {len(more)} lives" if more else none,
+            f"{max(more):+d} at most in {lives}" if more else none,
         ),
         Invariant(
             "all messages came", not (told.missing or seen.dropped or seen.left),
