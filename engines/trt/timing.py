@@ -82,7 +82,8 @@ def save(config: Any, path: Path | None) -> bool:
             if content is None:
                 log.warning("TensorRT does not give its timing cache; it is not kept")
                 return False
-            replace_file(path, hashlib.sha256(content).digest() + content)
+            plain = bytes(content)
+            replace_file(path, hashlib.sha256(plain).digest() + plain)
     except OSError as error:
         log.warning("the timing cache %s cannot be written: %s", path, error)
         return False

@@ -99,7 +99,7 @@ def _rounds_float16() -> bool:
     return int(run(model, np.array([0.75], np.float16))[0][0]) == 1
 
 
-def judge(kind: str) -> None:
+def can_be_judged(kind: str) -> None:
     """Skip what this ONNX Runtime cannot judge.
 
     1.23, the last one for Python 3.10, truncates where QuantizeLinear of float16 must round: half a

@@ -17,7 +17,7 @@ from agent.vision.preprocess import Preprocessor
 from engines.describe import describe
 from engines.graph import INPUT_NAME
 from engines.source import Source
-from tests.engines.networks import CONVEYOR, judge
+from tests.engines.networks import CONVEYOR, can_be_judged
 
 CALIBRATION = range(2, 500, 8)
 JUDGED = range(0, 500, 4)
@@ -105,7 +105,7 @@ def test_calibration_and_judgement_use_different_frames(bench):
     [("device", "fp16"), ("host", "qdq_host"), ("device", "qdq"), ("device", "fp16_qdq")],
 )
 def test_no_precision_costs_more_than_a_hundredth(bench, reference, style, kind):
-    judge(kind)
+    can_be_judged(kind)
     model = getattr(bench.source.variants(style, bench.source.head()), kind)()
     assert reference - bench.precision(model) <= MAX_LOSS
 

@@ -1,8 +1,8 @@
 """Files that are wholly there or not at all."""
 
 import errno
+import os
 import stat
-from pathlib import Path
 
 import pytest
 
@@ -36,5 +36,17 @@ def test_a_disk_that_refuses_leaves_the_old_file_and_nothing_else(tmp_path, monk
     monkeypatch.setattr(call, refuse)
     with pytest.raises(OSError, match="No space"):
         replace_file(path, b"new")
-    assert [p.name for p in Path(tmp_path).iterdir()] == ["a"]
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
     assert path.read_bytes() == b"old"
+
+
+def test_the_new_name_is_on_the_disk_too(tmp_path, monkeypatch):
+    synced = []
+
+    def note(descriptor):
+        is_folder = stat.S_ISDIR(os.fstat(descriptor).st_mode)
+        synced.append((is_folder, (tmp_path / "a").exists()))
+
+    monkeypatch.setattr("os.fsync", note)
+    replace_file(tmp_path / "a", b"new")
+    assert synced == [(False, False), (True, True)]

@@ -15,7 +15,16 @@ from engines.quantize import HALF_SCALE_FLOOR, shared_ranges
 from engines.ranges import Ranges
 from engines.regions import head
 from engines.source import Source
-from tests.engines.networks import CONVEYOR, Pictures, attention, by_name, judge, run, snr_db, yolo
+from tests.engines.networks import (
+    CONVEYOR,
+    Pictures,
+    attention,
+    by_name,
+    can_be_judged,
+    run,
+    snr_db,
+    yolo,
+)
 from tests.engines.test_quantize import ranges_of
 
 KINDS = ("fp32", "qdq", "qdq_host", "fp16", "fp16_qdq")
@@ -47,7 +56,7 @@ def feed(source, style):
 @pytest.mark.parametrize("style", ["host", "device", "tensor"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_variant_answers_like_the_model_it_was_made_from(conveyor, kind, style):
-    judge(kind)
+    can_be_judged(kind)
     reference = run(conveyor.graph("tensor"), feed(conveyor, "tensor"))[0]
     model = getattr(conveyor.variants(style, conveyor.head()), kind)()
     (found,) = run(model, feed(conveyor, style))

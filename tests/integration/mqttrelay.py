@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import select
 import threading
 from collections import Counter
 from dataclasses import dataclass
@@ -96,13 +97,12 @@ class MqttRelay(Relay):
     def _pump_down(self, source: socket.socket, sink: socket.socket) -> None:
         mangler = self._mangler()
         waiting = bytearray()
-        source.settimeout(IDLE_S)
         while True:
-            try:
-                data = source.recv(CHUNK)
-            except TimeoutError:
+            # A time limit of the socket would be one for what is sent the other way, too.
+            if not select.select([source], [], [], IDLE_S)[0]:
                 self._deliver(sink, mangler.idle())
                 continue
+            data = source.recv(CHUNK)
             if not data:
                 return
             waiting += data

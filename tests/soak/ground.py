@@ -96,14 +96,15 @@ class Ground:
             folder / "broker", {"plain": ("allow_anonymous true",)}, ("max_queued_messages 0",)
         )  # fmt: skip
         self.broker.start()
-        self.link = Link(self.broker.port).__enter__()
+        self._ends = contextlib.ExitStack()
+        self.link = self._ends.enter_context(Link(self.broker.port))
         self.rtsp = RtspServer() if has_rtsp_server() else None
         self.camera_link: Link | None = None
         if self.rtsp is None:
             self.missing.append("rtsp: no GStreamer RTSP server here")
         else:
             self.rtsp.start()
-            self.camera_link = Link(self.rtsp.port, seed=1).__enter__()
+            self.camera_link = self._ends.enter_context(Link(self.rtsp.port, seed=1))
         self.clock = WallClock(folder)
         if self.clock.missing:
             self.missing.append(self.clock.missing)
@@ -115,8 +116,7 @@ class Ground:
         config = folder / "vigia.yaml"
         config.write_text(yaml.safe_dump(self._settings(model, fps)))
         self.log = folder / "agent.log"
-        self.consumer = Consumer(self.broker.port)
-        self.consumer.__enter__()
+        self.consumer = self._ends.enter_context(Consumer(self.broker.port))
         self.supervisor = Supervisor(
             [sys.executable, "-m", "agent", "run", "-c", str(config)],
             {**installed(), "PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(folder / "cache"),
@@ -196,10 +196,7 @@ class Ground:
 
     def close(self) -> None:
         """End the rest."""
-        self.consumer.__exit__()
-        self.link.__exit__()
-        if self.camera_link is not None:
-            self.camera_link.__exit__()
+        self._ends.close()
         if self.rtsp is not None:
             self.rtsp.kill()
         self.broker.kill()

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 RSS_ALLOWED = 0.02
 DESCRIPTORS_ALLOWED = 2
 WARM_S = 300.0
-"""A life's memory rises until each kind of trouble has come: the pools of Python, SQLite and FFmpeg
-keep what the worst of each took. What rises after that is a growth."""
+"""A life's memory rises until each kind of trouble has come more than once (docs/soak.md).
+What rises after that is a growth."""
 
 JUDGED_S = 300.0
 """A life whose warm part is shorter says nothing of growth."""

@@ -25,7 +25,7 @@ SOON_S = 60.0
 POINTS = 600
 """Of each line of the picture, about."""
 
-LONG_S = 1.5 * (WARM_S + JUDGED_S)
+LONG_S = 2 * (WARM_S + JUDGED_S)
 """A soak that is so long ends the agent in its first third only; the rest is one life, in which
 memory has time to grow."""
 
@@ -44,7 +44,7 @@ what happens
 what is judged
   Each line of `invariants` in the report, and at the top of the picture: held, BROKEN, or not
   judged (memory and descriptors are judged in lives of ten minutes or more, so not in a short
-  soak; one of a quarter of an hour or more leaves the agent alive after its first third).
+  soak; one of twenty minutes or more leaves the agent alive after its first third).
   The exit code is 0 if none is broken.
 
 examples

@@ -116,7 +116,7 @@ def test_full_disk_is_a_warning(path, monkeypatch, caplog):
     def full(place, data):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(timing, "replace_file", full)
+    monkeypatch.setattr("engines.durable.write_new", full)
     assert built(path) == "empty"
     assert "No space left on device" in caplog.text
     assert list(path.parent.iterdir()) == []
